@@ -1,0 +1,73 @@
+"""Find out how a single-cell foundation model computes.
+
+import cellcircuits as cc
+model = cc.load_model("geneformer", "demo")
+cells = model.tokenize(cc.demo_cells())
+moments = cc.trace(model, cells, cc.load_saes("runs/pbmc/sae"), source_layer=0, features=[3, 17])
+edges = cc.edges(moments)
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellcircuits.ablate import trace
+    from cellcircuits.demo_data import demo_cells
+    from cellcircuits.edge_calling import edges
+    from cellcircuits.errors import CellCircuitsError
+    from cellcircuits.models import load_model
+    from cellcircuits.models.base import Model, check_model
+    from cellcircuits.moments import Moments
+    from cellcircuits.opened import OpenRun, open_run
+    from cellcircuits.sae import TopKSAE, load_saes
+    from cellcircuits.settings import Settings, read_settings, write_settings
+    from cellcircuits.tokens import Tokens
+
+_HOMES = {
+    "CellCircuitsError": "errors",
+    "Model": "models.base",
+    "Moments": "moments",
+    "OpenRun": "opened",
+    "Settings": "settings",
+    "Tokens": "tokens",
+    "TopKSAE": "sae",
+    "check_model": "models.base",
+    "demo_cells": "demo_data",
+    "edges": "edge_calling",
+    "load_model": "models",
+    "load_saes": "sae",
+    "open_run": "opened",
+    "read_settings": "settings",
+    "trace": "ablate",
+    "write_settings": "settings",
+}
+
+__all__ = [
+    "CellCircuitsError",
+    "Model",
+    "Moments",
+    "OpenRun",
+    "Settings",
+    "Tokens",
+    "TopKSAE",
+    "check_model",
+    "demo_cells",
+    "edges",
+    "load_model",
+    "load_saes",
+    "open_run",
+    "read_settings",
+    "trace",
+    "write_settings",
+]
+__version__ = version("cellcircuits")
+
+
+def __getattr__(name: str) -> Any:
+    # imported when first used: the command line's help and the tables need no torch
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,177 @@
+"""The command line: verbs and flags come from the stages and the settings; nothing is declared twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from cellcircuits.errors import CellCircuitsError
+from cellcircuits.run import STAGES, create_run, open_folder, with_section
+from cellcircuits.settings import Settings, read_settings
+
+ABOUT_ALL = (
+    "Find out how a single-cell foundation model computes: sparse autoencoders, causal tracing, calibrated edges, "
+    "an atlas."
+)
+ABOUT = {
+    "cells": "Pick cells and tokenise them for the model.",
+    "train": "Train one sparse autoencoder per layer (or take over trained ones).",
+    "annotate": "Catalogue and name the features.",
+    "trace": "Ablate source features and measure every feature above them; resumes where it was stopped.",
+    "edges": "Call edges from the traced moments.",
+    "findings": "Ask the biological questions of the edges.",
+    "atlas": "Write the static web site.",
+}
+Folder = tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run every stage of a settings file that is not done yet, in order."""
+
+    settings: tyro.conf.Positional[Path]
+    """Settings file (TOML)."""
+    out: Path = Path("runs/run")
+    """Run folder; made if it is not there, resumed if it was made with the same settings."""
+    until: Literal["cells", "train", "annotate", "trace", "edges", "findings", "atlas"] = "atlas"
+    """Last stage to run."""
+
+
+@dataclass(frozen=True)
+class PlanCommand:
+    """Print passes, operations, memory and disk of a settings file before anything starts."""
+
+    settings: tyro.conf.Positional[Path]
+    """Settings file (TOML). Data and checkpoint need not be there."""
+
+
+@dataclass(frozen=True)
+class StatusCommand:
+    """Show what is done, what is missing and how large it is."""
+
+    run: Folder
+    """Run folder."""
+
+
+@dataclass(frozen=True)
+class SummaryCommand:
+    """Print the key numbers of a finished run, each beside its chance baseline."""
+
+    run: Folder
+    """Run folder."""
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write the edges for other programs."""
+
+    run: Folder
+    """Run folder."""
+    format: Literal["csv", "graphml", "cytoscape"] = "csv"
+    """CSV, GraphML (Gephi, Cytoscape, igraph) or Cytoscape JSON."""
+    out: Path | None = None
+    """File to write; by default edges.<ending> in the current folder."""
+
+
+@dataclass(frozen=True)
+class SettingsCommand:
+    """Print a settings file with every setting and its default."""
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Run every stage on real cells with two small models that are shipped with the package (a few minutes)."""
+
+    out: Path = Path("cellcircuits-demo")
+    """Folder to write into; resumed if the demo was stopped there."""
+
+
+def _stage_command(stage: str, default: Any) -> type:
+    """A command for one stage whose flags are the stage's settings."""
+    fields: list[Any] = [
+        ("run", Annotated[Folder, tyro.conf.arg(help="Run folder.")]),
+        ("settings", Annotated[type(default), tyro.conf.OmitArgPrefixes], field(default=default)),
+    ]
+    if stage == "atlas":
+        fields.append(
+            ("open", Annotated[bool, tyro.conf.arg(help="Serve the site on this machine and open it.")], False)
+        )
+        fields.append(("port", Annotated[int, tyro.conf.arg(help="Port to serve on; 0: any free one.")], 0))
+    made = make_dataclass(f"{stage.title()}Command", fields, frozen=True)
+    made.__doc__ = ABOUT[stage]
+    return made
+
+
+def _commands(settings: Settings) -> Any:
+    """The union of all commands, for tyro; the defaults of stage flags are those of `settings`."""
+    simple = {
+        "run": RunCommand,
+        "plan": PlanCommand,
+        "status": StatusCommand,
+        "summary": SummaryCommand,
+        "export": ExportCommand,
+        "settings": SettingsCommand,
+        "demo": DemoCommand,
+    }
+    stages = {stage: _stage_command(stage, getattr(settings, stage)) for stage in STAGES}
+    return Union[  # noqa: UP007 - built from a list
+        tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in {**simple, **stages}.items())
+    ]
+
+
+def _run_settings(arguments: list[str]) -> Settings:
+    """Settings of the run folder that a stage command names, so that its flags start from what the run has."""
+    if arguments and arguments[0] in STAGES:
+        for argument in arguments[1:]:
+            if (Path(argument) / "run.json").exists():
+                return open_folder(argument).settings
+    return Settings()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command `cellcircuits`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # progress bars of libraries would break ours
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        settings = _run_settings(arguments)
+        command = tyro.cli(_commands(settings), prog="cellcircuits", args=arguments, description=ABOUT_ALL)
+        _execute(command, settings)
+    except CellCircuitsError as error:
+        sys.stderr.write(f"cellcircuits: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("\ncellcircuits: stopped. Finished parts are kept; the same command goes on from there.\n")
+        raise SystemExit(130) from None
+
+
+def _execute(command: Any, settings: Settings) -> None:
+    from cellcircuits import commands
+
+    if isinstance(command, RunCommand):
+        commands.run(create_run(command.out, read_settings(command.settings)), command.until)
+    elif isinstance(command, PlanCommand):
+        commands.plan(read_settings(command.settings))
+    elif isinstance(command, StatusCommand):
+        commands.status(open_folder(command.run))
+    elif isinstance(command, SummaryCommand):
+        commands.summary(command.run)
+    elif isinstance(command, ExportCommand):
+        commands.export(command.run, command.format, command.out)
+    elif isinstance(command, SettingsCommand):
+        commands.print_settings(Settings())
+    elif isinstance(command, DemoCommand):
+        commands.demo(command.out)
+    else:
+        stage = type(command).__name__.removesuffix("Command").lower()
+        run = open_folder(command.run)
+        commands.stage(run, stage, with_section(settings, stage, command.settings))
+        if stage == "atlas" and command.open:
+            commands.serve_atlas(run, command.port)

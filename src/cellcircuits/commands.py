@@ -1,0 +1,142 @@
+"""What each verb of the command line does. Only here is anything printed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cellcircuits.errors import SettingsError
+from cellcircuits.opened import open_run
+from cellcircuits.pipeline import run_pipeline, run_stage
+from cellcircuits.progress import RichProgress
+from cellcircuits.report import print_plan, print_status, print_summary, readable_seconds
+from cellcircuits.run import INPUTS, STAGES, Run
+from cellcircuits.settings import Settings
+
+MODEL_STAGES = ("train", "annotate", "trace")
+"""Stages whose cost is worth an estimate."""
+
+
+def _console() -> Console:
+    # wide tables stay whole when the output goes into a file
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def run(run: Run, until: str) -> None:
+    """Make everything that is missing, with an estimate first."""
+    progress = RichProgress()
+    with run.locked():
+        _announce(run, progress)
+        run_pipeline(run, progress, until)
+    if until == STAGES[-1]:
+        print_summary(open_run(run.folder), _console())
+    _console().print(f"Run folder: {run.folder.resolve()}", highlight=False, soft_wrap=True)
+
+
+def _announce(run: Run, progress: RichProgress) -> None:
+    """One line on the cost of what is still to do; nothing for models whose size is not known."""
+    from cellcircuits.plan import cell_lengths, estimate, matmul_rate, model_shape
+
+    missing = [stage for stage in MODEL_STAGES if run.status(stage).state != "done"]
+    if not missing:
+        return
+    try:
+        shape = model_shape(run.settings)
+    except SettingsError:
+        # a plug-in: its size is not in a file that we know
+        return
+    costs = estimate(run.settings, shape, cell_lengths(run.settings, shape))
+    operations = sum(cost.operations for cost in costs if cost.stage in missing)
+    progress.note(
+        f"{', '.join(missing)}: {operations / 1e12:,.1f} T operations, "
+        f"at least {readable_seconds(operations / matmul_rate())} on this machine"
+    )
+
+
+def plan(settings: Settings) -> None:
+    """Print the cost of a run."""
+    from cellcircuits.plan import cell_lengths, estimate, matmul_rate, model_shape
+
+    shape = model_shape(settings)
+    lengths = cell_lengths(settings, shape)
+    console = _console()
+    console.print(
+        f"{settings.model.family}: {shape.n_layers} layers of width {shape.d_model}; {len(lengths):,} cells of "
+        f"{lengths.mean():,.0f} tokens on average",
+        highlight=False,
+    )
+    print_plan(estimate(settings, shape, lengths), matmul_rate(), console)
+
+
+def status(run: Run) -> None:
+    """Print the state of every stage."""
+    print_status(run, _console())
+
+
+def summary(folder: Path) -> None:
+    """Print the key numbers of a finished run."""
+    opened = open_run(folder)
+    opened.require("findings")
+    print_summary(opened, _console())
+
+
+def export(folder: Path, format: str, out: Path | None) -> None:
+    """Write the edges of a run to a file."""
+    from cellcircuits.export import ENDINGS, export_edges
+
+    opened = open_run(folder)
+    path = out or Path(f"edges{ENDINGS[format]}")
+    export_edges(opened.edges, opened.features, path, format)  # type: ignore[arg-type]
+    _console().print(f"{len(opened.edges):,} edges written to {path}", highlight=False, soft_wrap=True)
+
+
+def print_settings(settings: Settings) -> None:
+    """Print all settings as TOML."""
+    import tomli_w
+
+    sys.stdout.write(tomli_w.dumps(settings.to_dict()))
+
+
+def demo(out: Path) -> None:
+    """Run the demo."""
+    from cellcircuits.demo import run_demo
+
+    run_demo(out, RichProgress(), _console())
+
+
+def stage(run: Run, stage: str, settings: Settings) -> None:
+    """Make one stage, with its flags; the run keeps these settings from now on.
+
+    The stages before it must be done; the stages after it become stale.
+    """
+    progress = RichProgress()
+    with run.locked():
+        changed = settings != run.settings
+        if not changed and run.status(stage).state == "done":
+            progress.note(f"{stage} is done already with these settings")
+            return
+        run.require(*INPUTS[stage])
+        before = run.settings
+        run.settings = settings
+        try:
+            run_stage(run, stage, progress)
+        except BaseException:
+            run.settings = before
+            raise
+        if changed:
+            run.change_settings(settings)
+    print_status(run, _console())
+
+
+def serve_atlas(run: Run, port: int) -> None:
+    """Serve the atlas on this machine until stopped."""
+    from cellcircuits.atlas.serve import serve
+
+    console = _console()
+
+    def report(url: str) -> None:
+        console.print(f"The atlas is at {url} (stop with Ctrl-C)", highlight=False)
+
+    serve(run.path("atlas"), port=port, open_browser=True, report=report)

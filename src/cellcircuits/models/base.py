@@ -1,0 +1,148 @@
+"""What a model must offer, and the check that every adapter has to pass."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import torch
+
+from cellcircuits.errors import ModelError
+from cellcircuits.settings import CellsSettings
+from cellcircuits.tokens import Tokens
+
+
+class Model(torch.nn.Module):
+    """A single-cell foundation model as the tracing engine sees it.
+
+    `layer` is 0-based and means the OUTPUT of that block; `run_layers(..., start=s)` takes the hidden state that
+    enters block s. All hidden states have shape (cell, position, d_model).
+    """
+
+    name: str
+    n_layers: int
+    d_model: int
+
+    @abstractmethod
+    def tokenize(self, adata: ad.AnnData, settings: CellsSettings | None = None, **changes: Any) -> Tokens:
+        """Tokenise cells; `changes` override single fields of `settings`."""
+
+    @abstractmethod
+    def embed(self, tokens: Tokens) -> torch.Tensor:
+        """Hidden state that enters block 0, shape (cell, position, d_model)."""
+
+    @abstractmethod
+    def run_layers(
+        self, hidden: torch.Tensor, tokens: Tokens, start: int, stop: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run blocks start, ..., stop - 1 on `hidden` and yield (layer, output of that block)."""
+
+    def reference_hidden_states(self, tokens: Tokens) -> list[torch.Tensor] | None:
+        """Block outputs by the model's original implementation, for `check_model`; None where there is none."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    def fingerprint(self) -> str:
+        """sha256 over names and values of all weights."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def key_padding_mask(tokens: Tokens, device: torch.device) -> torch.Tensor | None:
+    """bool (cell, 1, 1, position), True where attention may look; None when no cell is padded."""
+    if not tokens.has_padding:
+        return None
+    keep = np.arange(tokens.ids.shape[1]) < tokens.lengths[:, None]
+    return torch.from_numpy(keep)[:, None, None, :].to(device)
+
+
+def _expect(good: bool, model: Model, claim: str, detail: str = "") -> None:
+    if not good:
+        raise ModelError(f"The adapter {model.name!r} fails its check: {claim}. {detail}".rstrip())
+
+
+@torch.no_grad()
+def check_model(model: Model, tokens: Tokens, tolerance: float = 1e-4) -> dict[str, float]:
+    """Check that an adapter computes what the tracing engine relies on; up to four cells of `tokens` are used.
+
+    Checked: shapes; a second clean pass has the same bits; running blocks one by one equals the model's own hidden
+    states (where the adapter offers them); starting from a stored state equals the tail of a full pass; padding and
+    batch mates do not change a cell; the output depends on the input; token ids and gene ids agree.
+
+    Returns
+    -------
+    dict
+        The largest difference seen for each claim, relative to the standard deviation of the hidden states.
+
+    Raises
+    ------
+    ModelError
+        Naming the first claim that does not hold.
+    """
+    tokens = tokens.take(np.unique(np.linspace(0, len(tokens) - 1, 4).astype(int)))
+    _expect(model.n_layers >= 2, model, "it has at least two layers", f"Found {model.n_layers}.")
+    entry = model.embed(tokens)
+    shape = (*tokens.ids.shape, model.d_model)
+    _expect(tuple(entry.shape) == shape, model, f"embed returns shape {shape}", f"Found {tuple(entry.shape)}.")
+    states = [h.clone() for _, h in model.run_layers(entry, tokens, 0, model.n_layers)]
+    _expect(len(states) == model.n_layers, model, "run_layers yields every layer", f"It yielded {len(states)}.")
+    real = torch.from_numpy(tokens.ids != tokens.pad_id).to(entry.device)
+    _expect(all(bool(torch.isfinite(h[real]).all()) for h in states), model, "hidden states are finite")
+    scale = max(float(states[-1][real].std()), 1e-12)
+
+    def gap(a: list[torch.Tensor], b: list[torch.Tensor], mask: torch.Tensor) -> float:
+        return max((float((x[mask] - y[mask]).abs().max()) for x, y in zip(a, b, strict=True)), default=0.0) / scale
+
+    report = {}
+    again = [h for _, h in model.run_layers(entry + torch.zeros_like(entry), tokens, 0, model.n_layers)]
+    _expect(gap(again, states, real) == 0, model, "a zero change reproduces the clean pass to the bit")
+    start = model.n_layers // 2
+    tail = [h for _, h in model.run_layers(states[start - 1], tokens, start, model.n_layers)]
+    report["replay"] = gap(tail, states[start:], real)
+    reference = model.reference_hidden_states(tokens)
+    if reference is not None:
+        report["reference"] = gap(states, reference, real)
+    report["batch"] = max(_alone_gap(model, tokens, states, cell) for cell in range(len(tokens))) / scale
+    for claim, value in report.items():
+        _expect(value <= tolerance, model, _CLAIMS[claim], f"Largest difference {value:.2e} sd, allowed {tolerance}.")
+    other = [h for _, h in model.run_layers(entry.flip(-1) * 0.5, tokens, 0, model.n_layers)]
+    _expect(gap(other, states, real) > tolerance, model, "the output depends on the input")
+    _check_names(model, tokens)
+    return report
+
+
+_CLAIMS = {
+    "replay": "starting from a stored state equals the tail of a full pass",
+    "reference": "blocks run one by one equal the model's own hidden states",
+    "batch": "padding and batch mates do not change a cell",
+}
+
+
+def _alone_gap(model: Model, tokens: Tokens, states: list[torch.Tensor], cell: int) -> float:
+    """Largest difference of one cell's states between the batch and a pass of its own."""
+    single = tokens.take([cell])
+    length = int(single.lengths[0])
+    alone = model.run_layers(model.embed(single), single, 0, model.n_layers)
+    return max(float((h[0] - states[layer][cell, :length]).abs().max()) for layer, h in alone)
+
+
+def _check_names(model: Model, tokens: Tokens) -> None:
+    """Token ids at gene positions have a gene id, special tokens have none."""
+    if len(tokens.gene_ids) == 0:
+        return
+    names = tokens.gene_ids[tokens.ids]
+    _expect(bool((names[tokens.gene_mask] != "").all()), model, "every gene token has a gene id")
+    _expect(bool((names[~tokens.gene_mask] == "").all()), model, "special tokens have no gene id")
+    named = tokens.gene_ids[tokens.gene_ids != ""]
+    _expect(len(np.unique(named)) == len(named), model, "gene ids and token ids are one to one")

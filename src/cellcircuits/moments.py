@@ -1,0 +1,138 @@
+"""Sums over cells that add up, and what follows from them.
+
+One observation is one cell: delta = mean over the read positions of (ablated - clean) activation of a target. Kept are
+the sums of ALL targets, so a new rule for edges never needs a new trace. `a + b` merges disjoint sets of cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cellcircuits.errors import RunError
+
+STATISTICS = ("sum_delta", "sum_squared_delta", "n_positive", "n_negative", "sum_clean")
+"""First axis of `Moments.sums`."""
+SMALLEST_SD = 1e-10
+"""Floor of the standard deviation in mean/sd, as in the published code."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over cells for the source features of one layer."""
+
+    source_layer: int
+    source_features: np.ndarray
+    """int64 (source,)."""
+    n_cells: np.ndarray
+    """int64 (group, readout, source): cells in which the source was active, hence measured."""
+    sums: dict[int, np.ndarray]
+    """{target layer: float64 (statistic, group, readout, source, target)}, statistics in the order of `STATISTICS`."""
+    groups: tuple[str, ...] = ("all",)
+    """Groups of cells with sums of their own."""
+    readouts: tuple[str, ...] = ("source",)
+    """Where targets are read: "source" = the positions at which the source is active."""
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of cells together.
+
+        Raises
+        ------
+        RunError
+            If the two are not of the same sources, targets, groups and readouts.
+        """
+        same = (
+            self.source_layer == other.source_layer
+            and np.array_equal(self.source_features, other.source_features)
+            and (self.groups, self.readouts) == (other.groups, other.readouts)
+            and {k: v.shape for k, v in self.sums.items()} == {k: v.shape for k, v in other.sums.items()}
+        )
+        if not same:
+            raise RunError(
+                f"Moments of different traces cannot be added: layer {self.source_layer} with "
+                f"{len(self.source_features)} sources, layer {other.source_layer} with {len(other.source_features)}."
+            )
+        sums = {layer: self.sums[layer] + other.sums[layer] for layer in self.sums}
+        return replace(self, n_cells=self.n_cells + other.n_cells, sums=sums)
+
+    @classmethod
+    def zeros(cls, source_layer: int, source_features: np.ndarray, n_targets: dict[int, int]) -> Moments:
+        """Moments of no cells, for {target layer: number of targets}."""
+        features = np.asarray(source_features, dtype=np.int64)
+        n = len(features)
+        sums = {layer: np.zeros((len(STATISTICS), 1, 1, n, size)) for layer, size in n_targets.items()}
+        return cls(source_layer, features, np.zeros((1, 1, n), dtype=np.int64), sums)
+
+    def statistic(self, target_layer: int, name: str, group: str = "all", readout: str = "source") -> np.ndarray:
+        """One sum, float64 (source, target)."""
+        where = STATISTICS.index(name), self.groups.index(group), self.readouts.index(readout)
+        return self.sums[target_layer][where]
+
+    def cells(self, group: str = "all", readout: str = "source") -> np.ndarray:
+        """Number of cells of each source, int64 (source,)."""
+        return self.n_cells[self.groups.index(group), self.readouts.index(readout)]
+
+    def mean(self, target_layer: int, **which: str) -> np.ndarray:
+        """Mean delta over cells, (source, target); 0 where no cell was measured."""
+        return self.statistic(target_layer, "sum_delta", **which) / np.maximum(self.cells(**which), 1)[:, None]
+
+    def mean_clean(self, target_layer: int, **which: str) -> np.ndarray:
+        """Mean activation of the target in the clean pass at the same positions, (source, target)."""
+        return self.statistic(target_layer, "sum_clean", **which) / np.maximum(self.cells(**which), 1)[:, None]
+
+    def sd(self, target_layer: int, **which: str) -> np.ndarray:
+        """Sample standard deviation over cells (n - 1), (source, target); 0 for fewer than two cells."""
+        n = self.cells(**which)[:, None]
+        mean = self.mean(target_layer, **which)
+        squares = self.statistic(target_layer, "sum_squared_delta", **which) - n * mean**2
+        # rounding leaves up to about 1e-16 of the squares where all cells agree
+        squares = np.where(squares > 1e-13 * n * mean**2, squares, 0.0)
+        return np.sqrt(squares / np.maximum(n - 1, 1))
+
+    def snr(self, target_layer: int, **which: str) -> np.ndarray:
+        """Mean / sd over cells: a signal-to-noise ratio (the published "Cohen's d"), (source, target)."""
+        return self.mean(target_layer, **which) / np.maximum(self.sd(target_layer, **which), SMALLEST_SD)
+
+
+def save_moments(moments: Moments, path) -> None:
+    """Write moments as safetensors (numbers) with the labels in its metadata."""
+    import json
+
+    from safetensors.numpy import save_file
+
+    arrays = {"source_features": moments.source_features, "n_cells": moments.n_cells}
+    arrays |= {f"sums/{layer:02d}": np.ascontiguousarray(values) for layer, values in moments.sums.items()}
+    labels = {"source_layer": moments.source_layer, "groups": moments.groups, "readouts": moments.readouts}
+    save_file(arrays, path, metadata={"labels": json.dumps(labels), "statistics": json.dumps(STATISTICS)})
+
+
+def load_moments(path) -> Moments:
+    """Read moments written by `save_moments`.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged or of another kind.
+    """
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            labels = json.loads(file.metadata()["labels"])
+            arrays = {key: file.get_tensor(key) for key in file.keys()}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is not a file of moments, or is damaged ({error}). Delete it and trace again."
+        ) from error
+    sums = {int(key.removeprefix("sums/")): value for key, value in arrays.items() if key.startswith("sums/")}
+    return Moments(
+        source_layer=labels["source_layer"],
+        source_features=arrays["source_features"],
+        n_cells=arrays["n_cells"],
+        sums=dict(sorted(sums.items())),
+        groups=tuple(labels["groups"]),
+        readouts=tuple(labels["readouts"]),
+    )

@@ -1,0 +1,127 @@
+"""A run folder as a user reads it: every artifact as a table or an object."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cellcircuits.run import Run, open_folder
+from cellcircuits.tables import read_table
+
+if TYPE_CHECKING:
+    from cellcircuits.moments import Moments
+    from cellcircuits.sae import TopKSAE
+    from cellcircuits.tokens import Tokens
+
+
+class Findings:
+    """The tables of `findings/` as attributes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def _read(self, name: str) -> pd.DataFrame:
+        self._run.require("findings")
+        return read_table(name, self._run.path("findings"))
+
+    @cached_property
+    def attenuation(self) -> pd.DataFrame:
+        """Edges by pair of layers."""
+        return self._read("attenuation")
+
+    @cached_property
+    def hubs(self) -> pd.DataFrame:
+        """Degrees of features."""
+        return self._read("hubs")
+
+    @cached_property
+    def circuits(self) -> pd.DataFrame:
+        """Pairs of gene programs."""
+        return self._read("circuits")
+
+    @cached_property
+    def signs(self) -> pd.DataFrame:
+        """Share of negative effects under both rules."""
+        return self._read("signs")
+
+
+class OpenRun(Run):
+    """A run whose artifacts are read when first asked for; asking for one that is not there is a `RunError`."""
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """One row per feature."""
+        return self._table("annotate", "features")
+
+    @cached_property
+    def feature_genes(self) -> pd.DataFrame:
+        """Top genes of every feature."""
+        return self._table("annotate", "feature_genes")
+
+    @cached_property
+    def terms(self) -> pd.DataFrame:
+        """Enriched gene sets of every feature."""
+        return self._table("annotate", "terms")
+
+    @cached_property
+    def sources(self) -> pd.DataFrame:
+        """Features that were ablated."""
+        return self._table("trace", "sources")
+
+    @cached_property
+    def edges(self) -> pd.DataFrame:
+        """One row per edge."""
+        return self._table("edges", "edges")
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """Numbers of tested pairs by pair of layers."""
+        return self._table("edges", "tested")
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Answers to the biological questions."""
+        return Findings(self)
+
+    @cached_property
+    def cells(self) -> Tokens:
+        """The tokenised cells."""
+        from cellcircuits.tokens import load_tokens
+
+        self.require("cells")
+        return load_tokens(self.path("cells"))
+
+    @cached_property
+    def saes(self) -> dict[int, TopKSAE]:
+        """The autoencoders by layer."""
+        from cellcircuits.sae import load_saes
+
+        self.require("train")
+        return load_saes(self.path("train"))
+
+    @cached_property
+    def moments(self) -> dict[int, Moments]:
+        """The moments by source layer."""
+        from cellcircuits.stages.edges import load_trace
+
+        self.require("trace")
+        return {moments.source_layer: moments for moments in load_trace(self.path("trace"))}
+
+    def _table(self, stage: str, name: str) -> pd.DataFrame:
+        self.require(stage)
+        return read_table(name, self.path(stage))
+
+
+def open_run(folder: str | Path) -> OpenRun:
+    """Open a run folder to read it.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run folder.
+    """
+    run = open_folder(folder)
+    return OpenRun(run.folder, run.settings)

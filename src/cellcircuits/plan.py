@@ -1,0 +1,204 @@
+"""What a run will cost: passes, arithmetic, memory and disk, before anything starts.
+
+Arithmetic counts a multiplication and an addition as two operations. Per position and block of width d, feed-forward
+width f, in a cell of P positions: 8 d^2 + 4 d f for the weights, 4 P d for attention. An autoencoder of F features
+costs 2 d F to encode a position, and 12 d F per training position. Every source is taken to be active in every cell,
+so the trace is an upper bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from cellcircuits.checkpoints import read_json
+from cellcircuits.errors import SettingsError
+from cellcircuits.moments import STATISTICS
+from cellcircuits.settings import Settings
+
+BYTES = 4
+"""Bytes of a float32."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model that decide its cost."""
+
+    n_layers: int
+    d_model: int
+    d_feedforward: int
+    n_tokens: int
+    max_length: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights."""
+        per_layer = 4 * self.d_model**2 + 2 * self.d_model * self.d_feedforward
+        return BYTES * (self.n_layers * per_layer + (self.n_tokens + self.max_length) * self.d_model)
+
+
+PUBLISHED_SHAPES = {
+    "V1-10M": ModelShape(6, 256, 512, 25426, 2048),
+    "V1-12L": ModelShape(12, 512, 1024, 25426, 2048),
+    "V2-104M": ModelShape(12, 768, 3072, 20275, 4096),
+    "V2-316M": ModelShape(18, 1152, 4608, 20275, 4096),
+    "whole-human": ModelShape(12, 512, 512, 60697, 1200),
+}
+"""Sizes by `model.variant`; from the published config.json and args.json files."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Cost of one stage."""
+
+    stage: str
+    passes: int
+    """Cells times forward passes (an ablated copy of a cell counts as one pass, even if it starts half-way up)."""
+    operations: float
+    memory_bytes: float
+    disk_bytes: float
+
+
+def model_shape(settings: Settings) -> ModelShape:
+    """The shape of the settings' model: from its files, or from `variant` where there are none.
+
+    Raises
+    ------
+    SettingsError
+        If neither says it.
+    """
+    from cellcircuits.models import checkpoint_folder
+
+    model = settings.model
+    folder = checkpoint_folder(model.family, model.path)
+    if (folder / "config.json").exists():
+        c = read_json(folder / "config.json")
+        sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
+        return ModelShape(*(int(c[name]) for name in sizes))
+    if (folder / "args.json").exists():
+        c = read_json(folder / "args.json")
+        n_tokens = len(read_json(folder / "vocab.json"))
+        return ModelShape(c["nlayers"], c["embsize"], c["d_hid"], n_tokens, c.get("max_seq_len", 1200))
+    if model.variant in PUBLISHED_SHAPES:
+        return PUBLISHED_SHAPES[model.variant]
+    raise SettingsError(
+        f"The size of the model is unknown: there is no checkpoint at {folder}, and model.variant = "
+        f"{model.variant!r} is none of {', '.join(PUBLISHED_SHAPES)}. Set either."
+    )
+
+
+def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
+    """Tokens of each cell: counted where data and checkpoint are there, else the longest input for every cell.
+
+    Raises
+    ------
+    SettingsError
+        If the data are not there and the number of cells is not set.
+    """
+    from cellcircuits.models import checkpoint_folder
+    from cellcircuits.stages.cells import load_checked_model, read_cells
+
+    model, cells = settings.model, settings.cells
+    if cells.data == "demo" or (Path(cells.data).is_file() and checkpoint_folder(model.family, model.path).exists()):
+        return load_checked_model(model).tokenize(read_cells(cells), cells).lengths
+    if cells.n_cells == 0:
+        raise SettingsError(f"The number of cells is unknown: there is no file {cells.data}, and cells.n_cells is 0.")
+    longest = min(shape.max_length, cells.max_length or shape.max_length)
+    if cells.input_mode == "published":
+        longest = min(longest, 2048)
+    return np.full(cells.n_cells, longest)
+
+
+def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[StageCost]:
+    """Cost of each stage that runs the model."""
+    return [
+        _train_cost(settings, shape, lengths),
+        _annotate_cost(settings, shape, lengths),
+        _trace_cost(settings, shape, lengths),
+    ]
+
+
+def _block_operations(shape: ModelShape, lengths: np.ndarray) -> float:
+    """Operations of one block over cells of these lengths."""
+    d = shape.d_model
+    per_position = 8 * d**2 + 4 * d * shape.d_feedforward
+    return float((lengths * per_position + 4 * lengths.astype(float) ** 2 * d).sum())
+
+
+def _batch_bytes(shape: ModelShape, positions: float) -> float:
+    """Memory of one block's activations: input, qkv, attention output, feed-forward, result."""
+    return BYTES * positions * (6 * shape.d_model + 2 * shape.d_feedforward)
+
+
+def _sae_layers(settings: Settings, shape: ModelShape) -> list[int]:
+    return sorted(set(settings.train.layers)) or list(range(shape.n_layers))
+
+
+def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
+    train, layers = settings.train, _sae_layers(settings, shape)
+    n_features = train.expansion * shape.d_model
+    sae_bytes = BYTES * len(layers) * 2 * shape.d_model * n_features
+    if train.saes:
+        return StageCost("train", 0, 0.0, shape.weight_bytes + sae_bytes, sae_bytes)
+    fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
+    depth = max(layers) + 1
+    forward = depth * _block_operations(shape, fitted) * train.epochs
+    learning = 12.0 * shape.d_model * n_features * len(layers) * fitted.sum() * train.epochs
+    buffer = BYTES * min(train.buffer_positions, fitted.sum() * train.epochs) * shape.d_model * len(layers)
+    # weights, gradients and two moments of Adam; the buffer is held twice while it is put together
+    memory = shape.weight_bytes + 4 * sae_bytes + 2 * buffer + 4 * BYTES * train.batch_positions * n_features
+    return StageCost("train", len(fitted) * train.epochs, forward + learning, memory, sae_bytes)
+
+
+def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
+    n_cells = min(settings.annotate.max_cells or len(lengths), len(lengths))
+    used, layers = lengths[:n_cells], _sae_layers(settings, shape)
+    n_features = settings.train.expansion * shape.d_model
+    operations = (max(layers) + 1) * _block_operations(shape, used)
+    operations += 2.0 * shape.d_model * n_features * len(layers) * used.sum()
+    batch = float(lengths.max()) * settings.train.model_batch
+    memory = (
+        shape.weight_bytes + _batch_bytes(shape, batch) + BYTES * batch * (len(layers) * shape.d_model + n_features)
+    )
+    return StageCost("annotate", n_cells, operations, memory, 300.0 * n_features * len(layers) * 10)
+
+
+def _trace_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
+    trace, layers = settings.trace, _sae_layers(settings, shape)
+    n_cells = min(trace.n_cells or len(lengths), len(lengths))
+    used = lengths[np.linspace(0, len(lengths) - 1, n_cells).astype(int)]
+    n_features, k = settings.train.expansion * shape.d_model, settings.train.k
+    n_sources = n_features if trace.select == "all" else min(trace.n_features, n_features)
+    sources = trace.source_layers or sorted({layers[0], shape.n_layers // 3, 2 * shape.n_layers // 3})
+    operations, values = max(layers) * _block_operations(shape, used), 0.0
+    for source in sources:
+        targets = [t for t in (trace.target_layers or layers) if t > source]
+        operations += n_sources * (max(targets, default=source) - source) * _block_operations(shape, used)
+        read = used.sum() * k / n_features
+        operations += n_sources * len(targets) * 2.0 * shape.d_model * n_features * read
+        values += n_sources * len(targets) * n_features
+    moments = 8.0 * len(STATISTICS) * values
+    batch = float(lengths.max()) * trace.batch_size
+    memory = shape.weight_bytes + BYTES * len(layers) * 2 * shape.d_model * n_features + 2 * moments
+    memory += _batch_bytes(shape, batch)
+    n_parts = -(-n_cells // trace.cells_per_part)
+    passes = n_cells * (1 + n_sources * len(sources))
+    return StageCost("trace", passes, operations, memory, moments * (1 + n_parts))
+
+
+def matmul_rate(seconds: float = 0.3) -> float:
+    """Operations per second of a float32 matrix product on this machine's default device, measured now."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 768
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    (a @ b).sum().item()
+    started, done = perf_counter(), 0
+    while perf_counter() - started < seconds:
+        (a @ b).sum().item()
+        done += 1
+    return done * 2.0 * size**3 / (perf_counter() - started)

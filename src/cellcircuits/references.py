@@ -1,0 +1,58 @@
+"""Gene sets from GMT files."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellcircuits.errors import DataError
+
+SHIPPED = {"immune": Path(__file__).parent / "data" / "immune.gmt"}
+"""Gene sets that come with the package, by the word that names them."""
+
+
+@dataclass(frozen=True)
+class GeneSets:
+    """One collection of gene sets."""
+
+    name: str
+    """Name of the collection: the file's name without its ending."""
+    terms: dict[str, frozenset[str]]
+    """Gene set name to upper-case gene symbols."""
+
+
+def read_gmt(path: str | Path) -> GeneSets:
+    """Read a GMT file, plain or gzip-compressed; "immune" names the set that is shipped with the package.
+
+    Symbols are compared in upper case; weights as in Enrichr libraries ("TP53,1.0") are dropped; sets that occur twice
+    are an error.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, not text, or a line is not name, description and at least one gene, tab-separated.
+    """
+    path = SHIPPED.get(str(path), Path(path))
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"Cannot read the gene sets {path}: {error}. Expected a GMT file.") from error
+    terms: dict[str, frozenset[str]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, *rest = line.split("\t")
+        genes = frozenset(gene.split(",")[0].strip().upper() for gene in rest[1:] if gene.strip())
+        if not name.strip() or len(rest) < 2 or not genes:
+            raise DataError(
+                f"{path}, line {number} is not GMT: expected name, description and genes separated by tabs, "
+                f"found {line[:60]!r}."
+            )
+        if name in terms:
+            raise DataError(f"{path}, line {number}: the gene set {name!r} occurs twice. Names must be unique.")
+        terms[name.strip()] = genes
+    if not terms:
+        raise DataError(f"{path} holds no gene set.")
+    return GeneSets(path.name.split(".gmt")[0], terms)

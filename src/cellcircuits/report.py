@@ -1,0 +1,102 @@
+"""Text and tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from cellcircuits.opened import OpenRun
+from cellcircuits.plan import StageCost
+from cellcircuits.run import STAGES, Run
+from cellcircuits.summary import summarise, top_circuits
+
+
+def readable_bytes(size: float) -> str:
+    """12.3 MB and the like."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def readable_seconds(seconds: float) -> str:
+    """Seconds, minutes, hours or days."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def print_status(run: Run, console: Console) -> None:
+    """State and size of every stage."""
+    table = Table(title=str(run.folder), title_justify="left")
+    for heading in ("stage", "state", "size", ""):
+        table.add_column(heading, justify="right" if heading == "size" else "left")
+    for stage in STAGES:
+        status = run.status(stage)
+        size = readable_bytes(status.size_bytes) if status.size_bytes else ""
+        table.add_row(stage, status.state, size, status.detail)
+    console.print(table)
+
+
+def print_plan(costs: list[StageCost], rate: float, console: Console) -> None:
+    """Cost of every stage, and the time that it takes at least on this machine."""
+    table = Table(title="Cost before anything starts", title_justify="left")
+    for heading in ("stage", "passes", "operations", "at least, here", "memory", "disk"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for cost in costs:
+        table.add_row(
+            cost.stage,
+            f"{cost.passes:,}",
+            f"{cost.operations / 1e12:,.2f} T",
+            readable_seconds(cost.operations / rate),
+            readable_bytes(cost.memory_bytes),
+            readable_bytes(cost.disk_bytes),
+        )
+    console.print(table)
+    console.print(
+        f"Time is operations / {rate / 1e9:,.0f} G per second, the rate of a matrix product measured here just now. "
+        "Memory comes on top of what Python and torch take (about 0.5 GB). Sources are taken to be active in every "
+        "cell.",
+        highlight=False,
+    )
+
+
+def print_summary(run: OpenRun, console: Console) -> None:
+    """Key numbers of a finished run and its strongest circuits."""
+    table = Table(show_header=False, title=str(run.folder), title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for section, numbers in summarise(run).items():
+        table.add_section()
+        for position, (name, value) in enumerate(numbers.items()):
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+            table.add_row(f"{section}: {name}" if position == 0 else f"  {name}", text)
+    console.print(table)
+    print_circuits(run, console)
+
+
+def print_circuits(run: OpenRun, console: Console) -> None:
+    """The pairs of gene programs farthest beyond chance."""
+    circuits = top_circuits(run)
+    if circuits.empty:
+        console.print("No edge joins two named gene programs.")
+        return
+    table = Table(title="Strongest circuits between gene programs (edges, expected by chance, q)", title_justify="left")
+    for heading in ("source", "target", "edges", "expected", "q", "negative", "genes of the strongest edge"):
+        table.add_column(heading, justify="left" if heading in ("source", "target") else "right")
+    for row in circuits.to_dict("records"):
+        table.add_row(
+            row["source_label"],
+            row["target_label"],
+            f"{row['n_edges']:,}",
+            f"{row['n_expected']:.1f}",
+            f"{row['q_value']:.2g}",
+            f"{row['share_negative']:.0%}",
+            f"{row['source_genes']} -> {row['target_genes']}",
+        )
+    console.print(table)
+    console.print(
+        "A negative effect (target falls when the source is removed) means that the source supports the target."
+    )

@@ -1,0 +1,85 @@
+"""Which cells and which source features: every draw is seeded and reported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cellcircuits.errors import DataError, listed
+from cellcircuits.settings import TraceSettings
+
+
+def select_cells(
+    obs: pd.DataFrame, where: dict[str, list[str]], n_cells: int, stratify_by: str, seed: int
+) -> np.ndarray:
+    """Sorted rows of the cells that match `where`, of which `n_cells` are drawn (0: all).
+
+    With `stratify_by`, labels are drawn in proportion to their frequency, each at least once.
+
+    Raises
+    ------
+    DataError
+        If a column or label is absent, or there are fewer cells than asked for.
+    """
+    keep = np.ones(len(obs), dtype=bool)
+    for column, labels in where.items():
+        present = _labels(obs, column)
+        absent = sorted(set(labels) - set(present))
+        if absent:
+            raise DataError(
+                f"obs[{column!r}] has no {listed(absent)}; its labels are {listed(sorted(set(present)), 12)}."
+            )
+        keep &= np.isin(present, labels)
+    rows = np.flatnonzero(keep)
+    if len(rows) == 0:
+        raise DataError(f"No cell has all of {where}.")
+    if n_cells == 0 or n_cells == len(rows):
+        return rows
+    if n_cells > len(rows):
+        raise DataError(f"{n_cells} cells were asked for; only {len(rows)} are there. Lower n_cells.")
+    rng = np.random.default_rng(seed)
+    if not stratify_by:
+        return np.sort(rng.choice(rows, size=n_cells, replace=False))
+    return _draw_in_proportion(rows, _labels(obs, stratify_by)[rows], n_cells, rng)
+
+
+def _labels(obs: pd.DataFrame, column: str) -> np.ndarray:
+    if column not in obs:
+        raise DataError(f"obs has no column {column!r}; it has {listed(obs.columns, 12) or 'none'}.")
+    return obs[column].astype(str).to_numpy(dtype=object)
+
+
+def _draw_in_proportion(rows: np.ndarray, labels: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+    names, sizes = np.unique(labels, return_counts=True)
+    if n_cells < len(names):
+        raise DataError(f"{n_cells} cells cannot hold all {len(names)} labels; raise n_cells or do not stratify.")
+    # one cell each, the rest by largest remainder of the proportional share
+    exact = 1 + (n_cells - len(names)) * (sizes - 1) / max((sizes - 1).sum(), 1)
+    quota = np.floor(exact).astype(int)
+    for index in np.argsort(-(exact - quota), kind="stable")[: n_cells - quota.sum()]:
+        quota[index] += 1
+    drawn = [
+        rng.choice(rows[labels == name], size=size, replace=False) for name, size in zip(names, quota, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def pick_sources(features: pd.DataFrame, settings: TraceSettings, rng: np.random.Generator) -> np.ndarray:
+    """Source features of one layer, sorted: those firing often enough, picked as `settings.select` says.
+
+    "annotated" keeps only features with an annotation and takes the highest annotation scores; ties go to the higher
+    firing rate, then to the lower index.
+    """
+    pool = features[(features["firing_rate"] >= settings.min_firing_rate) & (features["n_firings"] > 0)]
+    if settings.select == "all":
+        return np.sort(pool["feature"].to_numpy())
+    if settings.select == "random":
+        drawn = rng.choice(pool["feature"].to_numpy(), size=min(settings.n_features, len(pool)), replace=False)
+        return np.sort(drawn)
+    if settings.select == "annotated":
+        pool = pool[pool["n_terms"] > 0]
+        order = ["annotation_score", "firing_rate", "feature"]
+    else:
+        order = ["firing_rate", "n_firings", "feature"]
+    ranked = pool.sort_values(order, ascending=[False, False, True])
+    return np.sort(ranked["feature"].to_numpy()[: settings.n_features])

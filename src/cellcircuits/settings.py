@@ -1,0 +1,306 @@
+"""Every knob of every stage, written once: name, type, default and meaning.
+
+The TOML file, the command line and the Python API all read these classes; a default stands nowhere else.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cellcircuits.errors import SettingsError
+
+PROBABILITY = (0.0, 1.0)
+
+
+def _check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"`{name}` must lie between {low} and {high}; found {value}.")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which foundation model, and where its files are."""
+
+    family: str = "geneformer"
+    """Adapter: "geneformer", "scgpt", "toy" or the entry point of a plug-in."""
+    path: str = ""
+    """Folder of the checkpoint. Geneformer: config.json and model.safetensors; scGPT: args.json, vocab.json,
+    best_model.pt. "demo" takes the small model that is shipped with the package."""
+    dictionaries: str = ""
+    """Folder of Geneformer's gene dictionaries; empty: look beside the checkpoint."""
+    variant: str = ""
+    """Published size ("V1-10M", "V1-12L", "V2-104M", "V2-316M", "whole-human"); only `plan` reads it, for when the
+    checkpoint is not there yet."""
+    device: str = "auto"
+    """Torch device; "auto" takes CUDA where there is one, else the CPU."""
+
+
+@dataclass(frozen=True)
+class CellsSettings:
+    """Which cells, and how they become tokens."""
+
+    data: str = ""
+    """Path of an AnnData file (.h5ad). "demo" takes the PBMC cells that scanpy ships."""
+    counts: str = "auto"
+    """Where the raw counts are: "X", "raw", the name of a layer, or "auto" (first of layers["counts"], X, raw that
+    holds integers)."""
+    gene_column: str = ""
+    """Column of var with gene ids or symbols; empty: found by name and content."""
+    input_mode: Literal["official", "published"] = "official"
+    """"official": the model's own preprocessing. "published": the input of Kendiukhov 2026, for reproduction."""
+    allow_non_counts: bool = False
+    """Accept values that are not integers. The official tokenisers expect raw counts."""
+    empty_cells: Literal["error", "drop"] = "error"
+    """What to do with cells without any counts, or without any gene that the model knows."""
+    min_mapped_genes: float = 0.5
+    """Stop if a smaller share of the detected genes is in the model's vocabulary."""
+    max_length: int = 0
+    """Longest token sequence; 0: the model's own maximum."""
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """Cells to keep: obs column to accepted labels, for example {cell_line = ["K562"]}."""
+    n_cells: int = 0
+    """Number of cells to draw; 0: all."""
+    stratify_by: str = ""
+    """obs column whose labels are drawn in proportion, each at least once; empty: draw uniformly."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        _check_range("min_mapped_genes", self.min_mapped_genes, *PROBABILITY)
+        _check_range("max_length", self.max_length, 0)
+        _check_range("n_cells", self.n_cells, 0)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Sparse autoencoders: one TopK dictionary per layer, all trained in one pass over the model."""
+
+    saes: str = ""
+    """Folder of trained sparse autoencoders to use instead of training (SAELens folders, or layerNN_x4_k32/)."""
+    accept_input_mode: str = ""
+    """Input mode of those autoencoders, where their files do not say it ("official" or "published")."""
+    layers: list[int] = field(default_factory=list)
+    """Layers (0-based, block outputs); empty: all."""
+    expansion: int = 4
+    """Features per model dimension."""
+    k: int = 32
+    """Active features per position."""
+    epochs: int = 20
+    """Passes over the training cells."""
+    batch_positions: int = 2048
+    """Gene positions per optimiser step."""
+    buffer_positions: int = 65536
+    """Gene positions held in memory for shuffling, per layer."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of Adam; cosine decay to a tenth."""
+    auxiliary_weight: float = 1 / 32
+    """Weight of the auxiliary loss with which dead features are revived (Gao et al. 2024)."""
+    dead_after_positions: int = 200_000
+    """A feature is dead when it has not fired for this many positions."""
+    held_out: float = 0.15
+    """Share of cells kept out of training, on which quality is reported."""
+    model_batch: int = 32
+    """Cells per forward pass."""
+    seed: int = 0
+    """Seed of initial weights, order and split."""
+
+    def __post_init__(self) -> None:
+        _check_range("held_out", self.held_out, 0.01, 0.9)
+        for name in ("expansion", "k", "epochs", "batch_positions", "model_batch"):
+            _check_range(name, getattr(self, name), 1)
+        if self.buffer_positions < self.batch_positions:
+            raise SettingsError("`buffer_positions` must be at least `batch_positions`.")
+
+
+@dataclass(frozen=True)
+class AnnotateSettings:
+    """Names for features: top genes, enriched gene sets, one label."""
+
+    gene_sets: list[str] = field(default_factory=lambda: ["immune"])
+    """GMT files (also .gz); "immune" is the small set shipped with the package."""
+    top_genes: int = 20
+    """Genes per feature."""
+    min_firings: int = 10
+    """A gene counts for a feature when the feature fired on it at least this often ..."""
+    min_firing_cells: int = 3
+    """... in at least this many cells."""
+    min_term_genes: int = 5
+    """Smallest gene set tested, counted within the background."""
+    max_term_genes: int = 500
+    """Largest gene set tested, counted within the background."""
+    min_overlap: int = 2
+    """Fewest shared genes for an annotation. All terms are tested and corrected for; this only limits the call."""
+    max_q: float = 0.05
+    """Largest Benjamini-Hochberg q of an annotation."""
+    max_cells: int = 0
+    """Cells used; 0: all."""
+    null_draws: int = 200
+    """Random gene lists per layer with which the false annotation rate is measured."""
+    seed: int = 0
+    """Seed of the random gene lists."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_q", self.max_q, *PROBABILITY)
+        _check_range("top_genes", self.top_genes, 3)
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """Which features are ablated, in which cells, and what is measured."""
+
+    source_layers: list[int] = field(default_factory=list)
+    """Layers whose features are ablated; empty: the first layer, and those at one and two thirds of the depth."""
+    target_layers: list[int] = field(default_factory=list)
+    """Layers that are measured; empty: every layer above the source that has an autoencoder."""
+    select: Literal["annotated", "random", "frequent", "all"] = "annotated"
+    """How sources are picked from the features with a firing rate of at least `min_firing_rate`: by the published
+    annotation score, at random, by firing rate, or all of them."""
+    n_features: int = 30
+    """Source features per layer."""
+    min_firing_rate: float = 0.01
+    """Smallest share of gene positions at which a source fires."""
+    n_cells: int = 200
+    """Cells traced; 0: all."""
+    stratify_by: str = ""
+    """obs column whose labels are drawn in proportion; empty: draw uniformly."""
+    batch_size: int = 16
+    """Ablated copies of a cell per forward pass."""
+    cells_per_part: int = 10
+    """Cells per part: the unit that is saved, resumed and merged."""
+    seed: int = 0
+    """Seed of the draws of cells and features."""
+
+    def __post_init__(self) -> None:
+        _check_range("min_firing_rate", self.min_firing_rate, *PROBABILITY)
+        for name in ("n_features", "batch_size", "cells_per_part"):
+            _check_range(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class EdgesSettings:
+    """When an effect is called an edge."""
+
+    rule: Literal["calibrated", "published"] = "calibrated"
+    """"calibrated": q, number of cells, mean/sd and sign agreement among responding cells. "published": |mean/sd| and
+    the consistency of Kendiukhov 2026, which counts zeros as negative."""
+    max_q: float = 0.05
+    """Largest Benjamini-Hochberg q, over all targets tested from one source layer."""
+    min_cells: int = 20
+    """Fewest cells in which the source is active."""
+    min_snr: float = 0.5
+    """|mean / sd| over cells must be above this (both rules)."""
+    min_agreement: float = 0.7
+    """Calibrated: share of responding cells with the sign of the mean, at least. Published: consistency above this."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_q", self.max_q, *PROBABILITY)
+        _check_range("min_agreement", self.min_agreement, *PROBABILITY)
+        _check_range("min_cells", self.min_cells, 2)
+
+
+@dataclass(frozen=True)
+class FindingsSettings:
+    """The biological questions."""
+
+    permutations: int = 1000
+    """Draws of each permutation null."""
+    seed: int = 0
+    """Seed of the permutations."""
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """The static web site."""
+
+    title: str = "Circuits of a single-cell foundation model"
+    """Heading of the site."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    cells: CellsSettings = field(default_factory=CellsSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    edges: EdgesSettings = field(default_factory=EdgesSettings)
+    findings: FindingsSettings = field(default_factory=FindingsSettings)
+    atlas: AtlasSettings = field(default_factory=AtlasSettings)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain nested dictionary, as stored in manifests."""
+        return asdict(self)
+
+
+def settings_from_dict(content: dict[str, Any], origin: str = "settings") -> Settings:
+    """`Settings` from a nested dictionary; unknown sections, unknown names and wrong types are errors."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {f.name: f.type for f in fields(Settings)}
+    sections = {}
+    for section, values in content.items():
+        if section not in known:
+            raise SettingsError(f"{origin} has an unknown section [{section}]; the sections are {', '.join(known)}.")
+        kind = type(getattr(Settings(), section))
+        names = [f.name for f in fields(kind)]
+        unknown = sorted(set(values) - set(names)) if isinstance(values, dict) else [str(values)]
+        if unknown:
+            raise SettingsError(
+                f"{origin} [{section}] has unknown names: {', '.join(unknown)}. Known: {', '.join(names)}."
+            )
+        try:
+            sections[section] = TypeAdapter(kind).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if isinstance(cause := first.get("ctx", {}).get("error"), SettingsError):
+                raise SettingsError(f"{origin} [{section}]: {cause}") from error
+            place = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(f"{origin} [{section}] {place}: {first['msg']}; found {first['input']!r}.") from error
+    return Settings(**sections)
+
+
+def read_settings(path: str | Path) -> Settings:
+    """Read a TOML settings file; paths inside it are taken relative to the file.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, not TOML, or has an unknown or wrong entry.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"Cannot read the settings file {path}: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not a TOML file: {error}.") from error
+    return _resolve_paths(settings_from_dict(content, origin=path.name), path.parent)
+
+
+def _resolve_paths(settings: Settings, base: Path) -> Settings:
+    def resolve(text: str, words: tuple[str, ...] = ("demo", "")) -> str:
+        return text if text in words else str((base / Path(text).expanduser()).resolve())
+
+    return replace(
+        settings,
+        model=replace(
+            settings.model, path=resolve(settings.model.path), dictionaries=resolve(settings.model.dictionaries)
+        ),
+        cells=replace(settings.cells, data=resolve(settings.cells.data)),
+        train=replace(settings.train, saes=resolve(settings.train.saes)),
+        annotate=replace(
+            settings.annotate, gene_sets=[resolve(g, words=("immune",)) for g in settings.annotate.gene_sets]
+        ),
+    )
+
+
+def write_settings(settings: Settings, path: str | Path) -> None:
+    """Write all settings, defaults included, as TOML."""
+    import tomli_w
+
+    Path(path).write_text(tomli_w.dumps(settings.to_dict()), encoding="utf-8")

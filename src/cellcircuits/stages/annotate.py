@@ -1,0 +1,44 @@
+"""Stage `annotate`: catalogue and name the features of every autoencoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from cellcircuits.catalogue import count_firings, name_features
+from cellcircuits.progress import Progress
+from cellcircuits.references import read_gmt
+from cellcircuits.run import Run
+from cellcircuits.sae import load_saes
+from cellcircuits.stages.cells import run_model
+from cellcircuits.tables import write_table
+from cellcircuits.tokens import load_tokens
+
+
+def annotate_stage(run: Run, progress: Progress) -> None:
+    """Catalogue and name the features of every autoencoder; write `annotate/`."""
+    run.require("cells", "train")
+    settings = run.settings.annotate
+    collections = [read_gmt(path) for path in settings.gene_sets]
+    tokens, saes, model = load_tokens(run.path("cells")), load_saes(run.path("train")), run_model(run)
+    if settings.max_cells and settings.max_cells < len(tokens):
+        rows = np.random.default_rng(settings.seed).choice(len(tokens), settings.max_cells, replace=False)
+        tokens = tokens.take(np.sort(rows))
+    with progress.task("Cataloguing features", len(tokens)) as advance:
+        sums = count_firings(model, tokens, saes, run.settings.train.model_batch, advance)
+    tables: dict[str, list[pd.DataFrame]] = {"features": [], "feature_genes": [], "terms": []}
+    summary = {}
+    with progress.task("Testing gene sets", len(saes)) as advance:
+        for layer, sae in saes.items():
+            norms = sae.W_dec.norm(dim=1).double().cpu().numpy()
+            named = name_features(layer, sums[layer], tokens, norms, collections, settings)
+            summary[f"L{layer:02d}"] = named.pop("summary")
+            for name, frame in named.items():
+                tables[name].append(frame)
+            advance(1)
+    with run.writing("annotate", summary=summary) as folder:
+        for name, frames in tables.items():
+            write_table(name, pd.concat(frames, ignore_index=True), folder)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

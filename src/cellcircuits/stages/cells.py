@@ -1,0 +1,104 @@
+"""Stage `cells`: pick cells from AnnData, tokenise them for one model, report coverage."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+
+from cellcircuits.errors import DataError, ModelError
+from cellcircuits.progress import Progress
+from cellcircuits.run import Run, file_hash
+from cellcircuits.selection import select_cells
+from cellcircuits.settings import CellsSettings, ModelSettings
+from cellcircuits.tokens import save_tokens
+
+if TYPE_CHECKING:
+    from cellcircuits.models.base import Model
+
+
+def cells_stage(run: Run, progress: Progress) -> None:
+    """Read, select and tokenise the cells; check the model on them; write `cells/`."""
+    from cellcircuits.models.base import check_model
+
+    settings = run.settings.cells
+    progress.note("Reading cells and model")
+    adata = read_cells(settings)
+    model = load_checked_model(run.settings.model)
+    tokens = model.tokenize(adata, settings)
+    differences = check_model(model, tokens)
+    record = {
+        "data": settings.data,
+        "data_sha256": "" if settings.data == "demo" else file_hash(Path(settings.data)),
+        "model": model.name,
+        "model_fingerprint": model.fingerprint(),
+        "tokens_fingerprint": tokens.fingerprint(),
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "check": differences,
+        "coverage": tokens.info,
+    }
+    with run.writing("cells", **record) as folder:
+        save_tokens(tokens, folder)
+        (folder / "coverage.json").write_text(json.dumps(tokens.info, indent=2) + "\n", encoding="utf-8")
+
+
+@lru_cache(maxsize=2)
+def load_checked_model(settings: ModelSettings) -> Model:
+    """The model of a run, loaded once per process."""
+    from cellcircuits.models import load_model
+
+    return load_model(settings.family, settings.path, dictionaries=settings.dictionaries, device=settings.device)
+
+
+def run_model(run: Run) -> Model:
+    """The model of a run, refused if its weights changed since the cells were made.
+
+    Raises
+    ------
+    ModelError
+        If the checkpoint is another one now.
+    """
+    model = load_checked_model(run.settings.model)
+    record = (run.manifest("cells") or {"record": {}})["record"]
+    if record.get("model_fingerprint") != model.fingerprint():
+        raise ModelError(
+            f"The weights at {run.settings.model.path} are not those with which {run.folder} was begun. "
+            "Restore them or start a new run."
+        )
+    return model
+
+
+def read_cells(settings: CellsSettings) -> ad.AnnData:
+    """The AnnData file with only the cells asked for (`where`, `n_cells`, `stratify_by`).
+
+    Raises
+    ------
+    DataError
+        If the file is missing or no AnnData, or a column or label that was asked for is absent.
+    """
+    if settings.data == "demo":
+        from cellcircuits.demo_data import demo_cells
+
+        adata = demo_cells()
+    else:
+        adata = _read_h5ad(Path(settings.data))
+    rows = select_cells(adata.obs, settings.where, settings.n_cells, settings.stratify_by, settings.seed)
+    chosen = adata if len(rows) == adata.n_obs else adata[rows]
+    return chosen.to_memory() if chosen.isbacked else chosen.copy()
+
+
+def _read_h5ad(path: Path) -> ad.AnnData:
+    if not str(path) or not path.exists():
+        raise DataError(f"There is no file {path}. Set cells.data to an AnnData file (.h5ad).")
+    try:
+        # backed: the matrix of cells that were not asked for is never read
+        return ad.read_h5ad(path, backed="r")
+    except Exception as error:
+        raise DataError(
+            f"{path} is not an AnnData file: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "Write one with adata.write_h5ad(path)."
+        ) from error

@@ -1,0 +1,40 @@
+"""Stage `findings`: every question in turn, each from tables to one table."""
+
+from __future__ import annotations
+
+import json
+
+from cellcircuits.findings.attenuation import attenuation
+from cellcircuits.findings.circuits import circuits
+from cellcircuits.findings.hubs import hubs
+from cellcircuits.progress import Progress
+from cellcircuits.run import Run
+from cellcircuits.tables import read_table, write_table
+
+
+def findings_stage(run: Run, progress: Progress) -> None:
+    """Ask the biological questions of the run's edges; write `findings/`."""
+    run.require("annotate", "trace", "edges")
+    settings = run.settings.findings
+    edges, tested, signs = (read_table(name, run.path("edges")) for name in ("edges", "tested", "signs"))
+    features = read_table("features", run.path("annotate"))
+    sources = read_table("sources", run.path("trace"))
+    found = {"signs": signs}
+    with progress.task("Asking the questions", 3) as advance:
+        found["attenuation"] = attenuation(edges, tested, run.settings.edges.max_q)
+        advance(1)
+        found["hubs"] = hubs(edges, features, sources, tested)
+        advance(1)
+        found["circuits"] = circuits(edges, features, settings.permutations, settings.seed)
+        advance(1)
+    significant = found["circuits"][found["circuits"]["q_value"] <= run.settings.edges.max_q]
+    summary = {
+        "n_edges": len(edges),
+        "n_label_pairs": len(found["circuits"]),
+        "n_label_pairs_beyond_chance": len(significant),
+        "n_label_pairs_beyond_chance_expected_false": run.settings.edges.max_q * len(significant),
+    }
+    with run.writing("findings", summary=summary) as folder:
+        for name, table in found.items():
+            write_table(name, table, folder)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,64 @@
+"""Statistics, thin over scipy: multiple testing, t tests from moments, enrichment, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """q values of all tests given, in their shape (Benjamini & Hochberg 1995). NaN is not allowed."""
+    flat = np.asarray(p_values, dtype=np.float64).ravel()
+    if flat.size == 0:
+        return flat.reshape(np.shape(p_values))
+    return scipy_stats.false_discovery_control(flat, method="bh").reshape(np.shape(p_values))
+
+
+def one_sample_t(mean: np.ndarray, sd: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Two-sided p of a one-sample t test of mean 0, from moments; 1 where nothing varies around 0 or n < 2.
+
+    t = mean / (sd / sqrt(n)) with n - 1 degrees of freedom. If all observations are equal and not 0, p is 0.
+    """
+    mean, sd, n = np.broadcast_arrays(np.asarray(mean, float), np.asarray(sd, float), np.asarray(n, float))
+    testable = (n >= 2) & ((sd > 0) | (mean != 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(mean) / (sd / np.sqrt(n))
+    p = 2 * scipy_stats.t.sf(np.where(testable, t, 0.0), np.maximum(n - 1, 1))
+    return np.where(testable, p, 1.0)
+
+
+def hypergeometric_enrichment(
+    overlap: np.ndarray, n_list: np.ndarray, n_term: np.ndarray, n_background: int
+) -> np.ndarray:
+    """One-sided p of at least `overlap` shared genes between a list and a term, drawn from the background."""
+    return scipy_stats.hypergeom.sf(np.asarray(overlap) - 1, n_background, n_term, n_list)
+
+
+def odds_ratio(overlap: np.ndarray, n_list: np.ndarray, n_term: np.ndarray, n_background: int) -> np.ndarray:
+    """Odds ratio of a 2 x 2 table with 0.5 added to every count (Haldane-Anscombe)."""
+    a = overlap + 0.5
+    b = n_list - overlap + 0.5
+    c = n_term - overlap + 0.5
+    d = n_background - n_list - n_term + overlap + 0.5
+    return a * d / (b * c)
+
+
+def cluster_bootstrap(
+    clusters: np.ndarray, statistic: Callable[[np.ndarray], float], draws: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % percentile interval of `statistic(weights)`, resampling whole clusters.
+
+    `clusters` labels each observation; `weights` counts how often each observation was drawn.
+    """
+    _, member = np.unique(clusters, return_inverse=True)
+    n_clusters = int(member.max(initial=-1)) + 1
+    if n_clusters == 0:
+        return float("nan"), float("nan")
+    values = []
+    for _ in range(draws):
+        drawn = np.bincount(rng.integers(n_clusters, size=n_clusters), minlength=n_clusters)
+        values.append(statistic(drawn[member]))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,82 @@
+"""The key numbers of a run, each beside its chance baseline; printed at the end and shown in the atlas."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cellcircuits.opened import OpenRun
+
+Summary = dict[str, dict[str, str | int | float]]
+"""{section: {name: value}}."""
+
+
+def summarise(run: OpenRun) -> Summary:
+    """Sections cells, autoencoders, annotation, trace, edges and findings of a run whose findings are done."""
+    records = {
+        stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "train", "annotate", "trace")
+    }
+    coverage, model = records["cells"]["coverage"], records["cells"]
+    quality = pd.DataFrame(records["train"]["quality"]).T
+    named = pd.DataFrame(records["annotate"]["summary"]).T
+    passes = records["trace"]["passes"]
+    return {
+        "Cells and model": {
+            "model": f"{model['model']}, {model['n_layers']} layers of width {model['d_model']}",
+            "cells": coverage["cells"],
+            "genes known to the model": (
+                f"{coverage['genes_detected_mapped']:,} of {coverage['genes_detected']:,} detected "
+                f"({coverage['share_of_detected_genes_mapped']:.0%}), "
+                f"{coverage['share_of_counts_mapped']:.0%} of counts"
+            ),
+            "input mode": coverage["input_mode"],
+            "cells cut to the longest input": coverage["cells_truncated"],
+        },
+        "Autoencoders, on held-out cells": {
+            "layers": len(quality),
+            "variance explained": _span(quality["variance_explained"]),
+            "active features per position": _span(quality["l0"], ".1f"),
+            "dead features": _span(quality["dead_share"], ".1%"),
+        },
+        "Annotation": {
+            "features": int(named["n_features"].sum()),
+            "features with an enriched gene set": (
+                f"{named['n_annotated'].sum() / max(named['n_with_gene_list'].sum(), 1):.1%} "
+                f"(random gene lists: {named['false_annotated_share'].mean():.1%})"
+            ),
+        },
+        "Trace": {
+            "source features": len(run.sources),
+            "source layers": ", ".join(map(str, sorted(run.sources["layer"].unique()))),
+            "clean passes": passes["clean"],
+            "ablated passes": passes["ablated"],
+        },
+        "Edges": _edge_numbers(run),
+    }
+
+
+def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
+    summary = (run.manifest("edges") or {})["record"]["summary"]
+    n_tested, max_q = summary["n_tested"], run.settings.edges.max_q
+    numbers: dict[str, str | int | float] = {"tested pairs": n_tested}
+    for row in run.findings.signs.to_dict("records"):
+        name = f"edges, {row['rule']} rule"
+        false = f"; at most {max_q * row['n_edges']:,.0f} false at q" if row["rule"] == "calibrated" else ""
+        numbers[name] = f"{row['n_edges']:,} ({row['n_edges'] / max(n_tested, 1):.1%} of tested pairs{false})"
+        numbers[f"negative effects, {row['rule']} rule"] = (
+            f"{row['share_negative']:.1%} [{row['interval_low']:.1%}, {row['interval_high']:.1%}]"
+            f" (the rule alone makes {row['chance_share']:.1%})"
+        )
+    return numbers
+
+
+def _span(values: pd.Series, form: str = ".2f") -> str:
+    """Median with the range over layers."""
+    return f"{values.median():{form}} (layers: {values.min():{form}} to {values.max():{form}})"
+
+
+def top_circuits(run: OpenRun, limit: int = 5) -> pd.DataFrame:
+    """The pairs of gene programs farthest beyond chance, with the genes of their strongest edge."""
+    table = run.findings.circuits.head(limit).copy()
+    for end in ("source", "target"):
+        table[f"{end}_genes"] = table[f"{end}_genes"].str.split(";").str[:4].str.join(", ")
+    return table

@@ -1,0 +1,248 @@
+"""Columns of every table: name, type, unit, meaning; one place to declare, check, write and read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellcircuits.errors import RunError, listed
+from cellcircuits.formats import FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """Columns from lines of `name | dtype | unit | meaning`."""
+    rows = [[part.strip() for part in line.split("|", 3)] for line in text.strip().splitlines()]
+    return tuple(Column(*row) for row in rows)
+
+
+EDGES = _columns("""
+source_layer | int64 | layer | Layer of the ablated feature (0-based block output)
+source_feature | int64 | index | Ablated feature
+target_layer | int64 | layer | Layer of the measured feature
+target_feature | int64 | index | Measured feature
+n_cells | int64 | cells | Cells in which the source is active, hence measured
+n_positive | int64 | cells | Cells in which the target rises when the source is removed
+n_negative | int64 | cells | Cells in which the target falls when the source is removed
+mean_delta | float64 | activation | Mean over cells of (ablated - clean) activation; negative: the source supports the target
+sd_delta | float64 | activation | Standard deviation over cells (n - 1)
+snr | float64 | 1 | mean_delta / sd_delta: signal-to-noise ratio (the published "Cohen's d"), not an effect size
+clean_activation | float64 | activation | Mean activation of the target in the clean pass at the same positions
+relative_effect | float64 | 1 | mean_delta / clean_activation; NaN where the target is silent in the clean pass
+sign_agreement | float64 | share | Share of responding cells with the sign of the mean
+responding_fraction | float64 | share | Share of cells with a delta other than 0
+consistency_published | float64 | share | max(n_positive, n_cells - n_positive) / n_cells: the published rule, zeros count as negative
+p_value | float64 | probability | One-sample t test of mean_delta = 0 over cells, two-sided
+q_value | float64 | probability | Benjamini-Hochberg over all targets of all sources of the source layer with enough cells
+""")
+
+FEATURES = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+firing_rate | float64 | share | Share of gene positions at which the feature is active
+n_firings | int64 | positions | Number of gene positions at which the feature is active
+n_cells | int64 | cells | Number of cells in which the feature is active at any gene
+mean_activation | float64 | activation | Mean activation where active
+decoder_norm | float64 | activation | Norm of the decoder row (1 for autoencoders trained here)
+n_unique_genes | int64 | genes | Number of genes on which the feature fires
+n_terms | int64 | terms | Number of enriched gene sets
+label | string | - | Name of the most enriched gene set, "" if none
+label_q | float64 | probability | q of that gene set, NaN if none
+label_odds_ratio | float64 | 1 | Odds ratio of that gene set, NaN if none
+annotation_score | float64 | 1 | Published score for picking sources: 10 collections + terms - log10(smallest q); 0 if not annotated
+top_genes | string | - | Symbols of the top genes, best first, separated by ";"
+""")
+
+FEATURE_GENES = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+rank | int64 | rank | 1 is the top gene
+gene_id | string | - | Identifier of the gene in the model's vocabulary
+symbol | string | - | Symbol of the gene
+score | float64 | activation | Sum of activations on the gene / (positions of the gene + min_firings)
+n_firings | int64 | positions | Positions (cells) at which the feature fires on the gene
+n_positions | int64 | positions | Positions (cells) of the gene
+""")
+
+TERMS = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+collection | string | - | Gene set file
+term | string | - | Name of the gene set
+n_overlap | int64 | genes | Top genes in the set
+n_list | int64 | genes | Top genes of the feature
+n_term | int64 | genes | Genes of the set within the background
+n_background | int64 | genes | Genes that could have been a top gene
+odds_ratio | float64 | 1 | Odds ratio with 0.5 added to each count
+p_value | float64 | probability | One-sided hypergeometric test
+q_value | float64 | probability | Benjamini-Hochberg over all features and terms of the layer
+genes | string | - | The shared genes, separated by ";"
+""")
+
+SOURCES = _columns("""
+layer | int64 | layer | Layer of the source feature
+feature | int64 | index | Source feature
+firing_rate | float64 | share | Share of gene positions at which the feature is active
+n_cells | int64 | cells | Traced cells in which the feature is active
+label | string | - | Label of the feature
+""")
+
+TESTED = _columns("""
+source_layer | int64 | layer | Layer of the sources
+target_layer | int64 | layer | Layer of the targets
+n_sources | int64 | features | Sources with enough cells to be tested
+n_tested | int64 | pairs | Tested pairs of source and target
+n_responding | int64 | pairs | Tested pairs with a delta other than 0 in any cell
+""")
+
+ATTENUATION = _columns("""
+source_layer | int64 | layer | Layer of the sources
+target_layer | int64 | layer | Layer of the targets
+distance | int64 | layers | target_layer - source_layer
+n_sources | int64 | features | Sources that could be tested
+n_edges | int64 | edges | Edges between the two layers
+edges_per_source | float64 | edges | Edges per source
+share_of_tested | float64 | share | Edges / tested pairs
+chance_share | float64 | share | False edges expected at this q, as a share of the tested pairs: max_q x share_of_tested
+mean_abs_snr | float64 | 1 | Mean |mean/sd| over the edges
+median_abs_relative_effect | float64 | 1 | Median |relative effect| over the edges
+share_negative | float64 | share | Share of the edges with a negative delta (source supports target)
+""")
+
+HUBS = _columns("""
+direction | string | - | "out": sources by number of targets; "in": targets by number of sources
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+label | string | - | Label of the feature
+degree | int64 | edges | Edges that leave ("out") or reach ("in") the feature
+degree_per_layer | float64 | edges | Degree / number of layers that were measured above ("out") or traced below ("in")
+firing_rate | float64 | share | Share of gene positions at which the feature is active
+degree_residual | float64 | 1 | log10(1 + degree per layer) beyond what the firing rate predicts (linear in log10 firing rate)
+""")
+
+SIGNS = _columns("""
+rule | string | - | Rule by which edges are called
+n_edges | int64 | edges | Edges under the rule
+share_negative | float64 | share | Share of edges with a negative delta (the source supports the target)
+interval_low | float64 | share | Lower end of the 95 % interval, resampling sources
+interval_high | float64 | share | Upper end of the 95 % interval, resampling sources
+chance_share | float64 | share | The share that the rule alone makes: every pair's sign turned around with probability 1/2, then called by the rule
+""")
+
+CIRCUITS = _columns("""
+source_label | string | - | Label of the source features
+target_label | string | - | Label of the target features
+n_edges | int64 | edges | Edges between features of these labels
+n_expected | float64 | edges | Mean number when target labels are permuted within target layers
+p_value | float64 | probability | Share of permutations with at least as many edges, with 1 added
+q_value | float64 | probability | Benjamini-Hochberg over all pairs of labels that have an edge
+mean_snr | float64 | 1 | Mean signal-to-noise ratio
+share_negative | float64 | share | Share of edges with a negative delta (the source supports the target)
+strongest | string | - | Strongest edge, as L<layer>/F<feature> -> L<layer>/F<feature>
+source_genes | string | - | Top genes of the strongest edge's source, separated by ";"
+target_genes | string | - | Top genes of the strongest edge's target, separated by ";"
+""")
+
+CONSENSUS = _columns("""
+source_label | string | - | Label of the source features
+target_label | string | - | Label of the target features
+n_edges_first | int64 | edges | Edges in the first run
+n_edges_second | int64 | edges | Edges in the second run
+mean_snr_first | float64 | 1 | Mean signal-to-noise ratio in the first run
+mean_snr_second | float64 | 1 | Mean signal-to-noise ratio in the second run
+same_sign | bool | - | Whether both means have the same sign
+""")
+
+TABLES = {
+    "edges": EDGES,
+    "features": FEATURES,
+    "feature_genes": FEATURE_GENES,
+    "terms": TERMS,
+    "sources": SOURCES,
+    "tested": TESTED,
+    "attenuation": ATTENUATION,
+    "hubs": HUBS,
+    "signs": SIGNS,
+    "circuits": CIRCUITS,
+    "consensus": CONSENSUS,
+}
+"""Every table by name; the file is <name>.parquet."""
+
+
+def make_table(name: str, columns: dict[str, object] | pd.DataFrame) -> pd.DataFrame:
+    """A table with the declared columns in their order and types; raises if one is missing or undeclared."""
+    declared = TABLES[name]
+    frame = pd.DataFrame(columns)
+    wrong = set(frame.columns) ^ {c.name for c in declared}
+    if wrong:
+        raise RunError(f"Table {name!r} does not have its declared columns; they differ in {listed(sorted(wrong))}.")
+    return pd.DataFrame({c.name: _cast(frame[c.name], c.dtype) for c in declared})
+
+
+def _cast(values: pd.Series, dtype: str) -> pd.Series:
+    return values.astype(object).astype(str) if dtype == "string" else values.astype(np.dtype(dtype))
+
+
+def check_table(name: str, frame: pd.DataFrame, origin: str = "") -> pd.DataFrame:
+    """Return `frame` if it has the declared columns and types.
+
+    Raises
+    ------
+    RunError
+        Naming what differs.
+    """
+    declared = TABLES[name]
+    missing = [c.name for c in declared if c.name not in frame]
+    if missing:
+        raise RunError(f"{origin or name} lacks columns {listed(missing)}; it was not written by this version.")
+    for column in declared:
+        if column.dtype != "string" and frame[column.name].dtype != np.dtype(column.dtype):
+            raise RunError(
+                f"{origin or name}: column {column.name} has type {frame[column.name].dtype}, expected {column.dtype}."
+            )
+    return frame
+
+
+def write_table(name: str, frame: pd.DataFrame, folder: Path) -> None:
+    """Write <name>.parquet with the format version in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(check_table(name, frame), preserve_index=False)
+    extra = {b"cellcircuits": f'{{"table": "{name}", "format_version": {FORMAT_VERSION}}}'.encode()}
+    pq.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **extra}), folder / f"{name}.parquet"
+    )
+
+
+def read_table(name: str, folder: Path) -> pd.DataFrame:
+    """Read and check <name>.parquet.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, damaged, or has other columns.
+    """
+    path = folder / f"{name}.parquet"
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"Cannot read the table {path}: {error}. Delete the folder {folder} and run its stage again."
+        ) from error
+    for column in TABLES[name]:
+        if column.dtype == "string" and column.name in frame:
+            frame[column.name] = frame[column.name].astype(object)
+    return check_table(name, frame, str(path))

@@ -1,0 +1,179 @@
+"""`Tokens`: cells in the form in which a model reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellcircuits.errors import DataError, RunError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised cells.
+
+    Every array is indexed ``(cell, position)`` and padded on the right.
+    """
+
+    ids: np.ndarray
+    """int32 (cell, position): token ids; `pad_id` beyond the end of a cell."""
+    gene_mask: np.ndarray
+    """bool (cell, position): True where the token is a gene (not padding, not <cls>, <eos>, <mask>)."""
+    values: np.ndarray | None = None
+    """float32 (cell, position): expression value of each token, for models that read values; None otherwise."""
+    pad_id: int = 0
+    """Token id of padding."""
+    gene_ids: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+    """str (token,): gene identifier of each token id, "" for special tokens. Empty when unknown."""
+    gene_symbols: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+    """str (token,): gene symbol of each token id, "" for special tokens. Empty when unknown."""
+    obs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per cell, indexed by cell name: the columns of `AnnData.obs` that were kept."""
+    info: dict = field(default_factory=dict)
+    """Provenance: model name, input mode, coverage report."""
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2:
+            raise DataError(f"Tokens need ids of shape (cell, position); found shape {self.ids.shape}.")
+        for name in ("gene_mask", "values"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.ids.shape:
+                raise DataError(f"Tokens.{name} has shape {array.shape}, ids have {self.ids.shape}; they must agree.")
+        if len(self.obs) != len(self.ids):
+            object.__setattr__(self, "obs", self._default_obs())
+        object.__setattr__(self, "lengths", self._lengths())
+
+    lengths: np.ndarray = field(init=False)
+    """int64 (cell,): number of tokens of each cell, special tokens included."""
+
+    def _default_obs(self) -> pd.DataFrame:
+        if len(self.obs):
+            raise DataError(f"Tokens hold {len(self.ids)} cells but obs has {len(self.obs)} rows; they must agree.")
+        return pd.DataFrame(index=[f"cell_{i}" for i in range(len(self.ids))])
+
+    def _lengths(self) -> np.ndarray:
+        real = self.ids != self.pad_id
+        lengths = real.sum(axis=1)
+        if (real != (np.arange(self.ids.shape[1]) < lengths[:, None])).any():
+            raise DataError(f"Padding (token {self.pad_id}) must stand only at the end of a cell.")
+        if (lengths == 0).any():
+            raise DataError(f"{int((lengths == 0).sum())} cells have no token at all; remove them first.")
+        return lengths
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: np.ndarray | Sequence[Sequence[int]],
+        pad_id: int = 0,
+        special_ids: Sequence[int] = (0, 1, 2, 3),
+        values: np.ndarray | None = None,
+    ) -> Tokens:
+        """Tokens from ids that are already made, shape (cell, position); ragged lists are padded.
+
+        `special_ids` are the tokens that are not genes (Geneformer V2: pad 0, mask 1, cls 2, eos 3).
+        """
+        if not isinstance(ids, np.ndarray):
+            rows = [np.asarray(row, dtype=np.int32) for row in ids]
+            ids = np.full((len(rows), max(map(len, rows), default=0)), pad_id, dtype=np.int32)
+            for row, tokens in enumerate(rows):
+                ids[row, : len(tokens)] = tokens
+        ids = np.ascontiguousarray(ids, dtype=np.int32)
+        gene_mask = ~np.isin(ids, [*special_ids, pad_id])
+        return cls(ids=ids, gene_mask=gene_mask, values=values, pad_id=pad_id)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Tokens:
+        """The cells at these positions (repeats allowed), with padding trimmed to the longest of them."""
+        rows = np.asarray(rows, dtype=np.int64)
+        width = int(self.lengths[rows].max()) if len(rows) else 0
+        return replace(
+            self,
+            ids=self.ids[rows, :width],
+            gene_mask=self.gene_mask[rows, :width],
+            values=None if self.values is None else self.values[rows, :width],
+            obs=self.obs.iloc[rows],
+        )
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether any cell is shorter than the array."""
+        return bool((self.lengths < self.ids.shape[1]).any())
+
+    @property
+    def n_positions(self) -> int:
+        """Number of gene positions over all cells."""
+        return int(self.gene_mask.sum())
+
+    def fingerprint(self) -> str:
+        """sha256 over ids, values, gene mask and gene names: the same cells for the model, the same hash."""
+        digest = hashlib.sha256()
+        for array in (self.ids, self.gene_mask, self.values):
+            if array is not None:
+                digest.update(str((array.dtype, array.shape)).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\n".join(map(str, self.gene_ids)).encode())
+        return digest.hexdigest()
+
+
+def save_tokens(tokens: Tokens, folder: Path) -> None:
+    """Write tokens.safetensors, obs.parquet, genes.parquet and tokens.json."""
+    from safetensors.numpy import save_file
+
+    arrays = {"ids": tokens.ids, "gene_mask": tokens.gene_mask}
+    if tokens.values is not None:
+        arrays["values"] = tokens.values
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "tokens.safetensors")
+    obs = tokens.obs.copy()
+    for column in obs:
+        if obs[column].dtype == object or isinstance(obs[column].dtype, pd.CategoricalDtype):
+            obs[column] = obs[column].astype(object).where(obs[column].notna(), None).map(_text_or_none)
+    obs.index = obs.index.astype(str)
+    obs.rename_axis("cell").reset_index(names="cell").to_parquet(folder / "obs.parquet")
+    genes = {"token_id": np.arange(len(tokens.gene_ids)), "gene_id": tokens.gene_ids, "symbol": tokens.gene_symbols}
+    pd.DataFrame(genes).to_parquet(folder / "genes.parquet")
+    record = {"pad_id": tokens.pad_id, "info": tokens.info}
+    (folder / "tokens.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def load_tokens(folder: Path) -> Tokens:
+    """Read what `save_tokens` wrote.
+
+    Raises
+    ------
+    RunError
+        If a file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(folder / "tokens.safetensors")
+        obs = pd.read_parquet(folder / "obs.parquet").set_index("cell")
+        genes = pd.read_parquet(folder / "genes.parquet")
+        record = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(
+            f"The cells in {folder} are damaged ({error}). Delete the folder and run `cells` again."
+        ) from error
+    return Tokens(
+        ids=arrays["ids"],
+        gene_mask=arrays["gene_mask"],
+        values=arrays.get("values"),
+        pad_id=record["pad_id"],
+        gene_ids=genes["gene_id"].to_numpy(dtype=str),
+        gene_symbols=genes["symbol"].to_numpy(dtype=str),
+        obs=obs,
+        info=record["info"],
+    )
