@@ -92,8 +92,8 @@ def _matrix_at(adata: ad.AnnData, place: str) -> tuple[sp.csr_matrix, pd.DataFra
         have = listed(_candidates(adata) + [f"layers['{k}']" for k in adata.layers if k != "counts"]) or "nothing"
         raise DataError(f"The AnnData has no {place}; it has {have}. Set counts to one of these.")
     matrix = sp.csr_matrix(matrix, dtype=np.float64, copy=True)
-    matrix.eliminate_zeros()
     matrix.sum_duplicates()
+    matrix.eliminate_zeros()
     return matrix, var
 
 
@@ -178,6 +178,8 @@ def _gene_names(var: pd.DataFrame, settings: CellsSettings) -> tuple[np.ndarray 
         columns = [*(_as_text(var[c]) for c in present), _as_text(var.index.to_series())]
     ensembl = symbols = None
     for names in columns:
+        if not any(names):
+            continue
         if _share_ensembl(names) >= 0.5:
             ensembl = strip_version(names) if ensembl is None else ensembl
         elif symbols is None:

@@ -1,7 +1,8 @@
 """Gene dictionaries as Geneformer publishes them: pickled `dict` objects, read without running anything in them.
 
 A pickle can execute code when it is loaded. The published dictionaries need only two globals (numpy's scalar
-constructor and dtype), so the unpickler here knows these and refuses every other one.
+constructor and dtype; old pickle protocols also a way to write bytes), so the unpickler here knows stand-ins for these
+and refuses every other one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,35 +22,56 @@ MAX_BYTES = 64 * 2**20
 """The largest published dictionary has 4 MB; far more than that is not a gene dictionary."""
 
 
-def _numpy_scalar(dtype: np.dtype, data: bytes) -> object:
-    """The numpy scalar that a pickle describes, for plain numbers only (no object dtype)."""
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
-        raise pickle.UnpicklingError(f"a numpy scalar of type {dtype} is not a number")
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
+class _NumberType:
+    """What a pickle says of a numpy dtype: its short code, for example "f8", then its byte order.
+
+    Not a real dtype: a pickle may set any state of one, which numpy takes on trust.
+    """
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: object, *_options: object) -> None:
+        if not isinstance(code, str) or code[:1] not in "iuf" or not code[1:].isdigit():
+            raise pickle.UnpicklingError(f"numpy dtype {code!r} is not a number")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _number_dtype(code: object, *_options: object) -> np.dtype:
-    """A numeric numpy dtype from its short code, for example "f8"."""
-    if not isinstance(code, str) or code[:1] not in "iuf" or not code[1:].isdigit():
-        raise pickle.UnpicklingError(f"numpy dtype {code!r} is not a number")
-    return np.dtype(code)
+def _numpy_scalar(kind: object, data: bytes) -> int | float:
+    """The number that numpy stored as these bytes."""
+    if not isinstance(kind, _NumberType):
+        raise pickle.UnpicklingError(f"a numpy scalar of type {kind!r} is not a number")
+    return np.frombuffer(data, dtype=kind.dtype, count=1)[0].item()
 
 
-ALLOWED_GLOBALS = {
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Bytes, as pickle protocols 0 to 2 write them."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,
     ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy", "dtype"): _number_dtype,
+    ("numpy", "dtype"): _NumberType,
+    ("_codecs", "encode"): _latin1_bytes,
 }
+"""What a dictionary may ask for, and what it gets instead of the original."""
 
 
 class _DictionaryUnpickler(pickle.Unpickler):
-    """Resolves numpy's scalar constructor and dtype (under both of their module names) and nothing else."""
+    """Resolves `ALLOWED_GLOBALS` and nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
         try:
-            return ALLOWED_GLOBALS[module, name]
+            make = ALLOWED_GLOBALS[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+        # a new function each time: a pickle can set attributes of what it gets, which must not outlive it
+        return lambda *arguments: make(*arguments)
 
 
 def read_dictionary(path: Path) -> dict:
@@ -61,12 +85,15 @@ def read_dictionary(path: Path) -> dict:
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except OSError as error:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            # no more than allowed is ever read: a small gzip file can hold gigabytes
+            data = (gzip.GzipFile(fileobj=file) if zipped else file).read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise ModelError(f"Cannot read the gene dictionary {path}: {error}.") from error
     if len(data) > MAX_BYTES:
-        raise ModelError(f"{path} has {len(data):,} bytes; a gene dictionary has at most {MAX_BYTES:,}. Refused.")
+        raise ModelError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a gene dictionary. Refused.")
     try:
         content = _DictionaryUnpickler(io.BytesIO(data)).load()
     except Exception as error:
@@ -76,10 +103,7 @@ def read_dictionary(path: Path) -> dict:
         ) from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}; expected a dictionary of gene ids.")
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in content.items()}
-    wrong = [
-        key for key, value in plain.items() if not isinstance(key, str) or not isinstance(value, (str, int, float))
-    ]
+    wrong = [k for k, v in content.items() if not isinstance(k, str) or not isinstance(v, (str, int, float))]
     if wrong:
         raise ModelError(f"{path} has entries that are not text or numbers, for example {wrong[0]!r}.")
-    return plain
+    return content

@@ -12,7 +12,7 @@ from cellcircuits.dictionaries import read_dictionary
 from cellcircuits.errors import ModelError
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
-from cellcircuits.vocabulary import MappedCounts, assemble_tokens, map_genes
+from cellcircuits.vocabulary import MappedCounts, assemble_tokens, map_genes, room_for_genes
 
 PUBLISHED_MAX_LENGTH = 2048
 
@@ -110,7 +110,7 @@ def geneformer_tokens(
     framed = {"<cls>", "<eos>"} <= set(dictionaries.special)
     front = [dictionaries.special["<cls>"]] if framed else []
     back = [dictionaries.special["<eos>"]] if framed else []
-    room = limit - len(front) - len(back)
+    room = room_for_genes(limit, len(front) + len(back))
     rows, n_genes = [], np.diff(ranked.indptr)
     for start, stop in zip(ranked.indptr[:-1], ranked.indptr[1:], strict=True):
         order = np.argsort(-ranked.data[start:stop], kind="stable")[:room]

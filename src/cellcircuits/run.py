@@ -33,7 +33,7 @@ INPUTS = {
     "annotate": ("cells", "train"),
     "trace": ("cells", "train", "annotate"),
     "edges": ("trace",),
-    "findings": ("annotate", "edges"),
+    "findings": ("cells", "annotate", "trace", "edges"),
     "atlas": ("annotate", "edges", "findings"),
 }
 """Stages whose artifacts a stage reads."""

@@ -91,8 +91,9 @@ class Tokens:
         return len(self.ids)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Tokens:
-        """The cells at these positions (repeats allowed), with padding trimmed to the longest of them."""
-        rows = np.asarray(rows, dtype=np.int64)
+        """The cells at these positions (repeats allowed) or under this mask, padding trimmed to the longest of them."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         width = int(self.lengths[rows].max()) if len(rows) else 0
         return replace(
             self,
@@ -113,8 +114,8 @@ class Tokens:
         return int(self.gene_mask.sum())
 
     def fingerprint(self) -> str:
-        """sha256 over ids, values, gene mask and gene names: the same cells for the model, the same hash."""
-        digest = hashlib.sha256()
+        """sha256 over ids, padding id, gene mask, values and gene ids: the same cells for the model, the same hash."""
+        digest = hashlib.sha256(str(self.pad_id).encode())
         for array in (self.ids, self.gene_mask, self.values):
             if array is not None:
                 digest.update(str((array.dtype, array.shape)).encode())
@@ -136,7 +137,7 @@ def save_tokens(tokens: Tokens, folder: Path) -> None:
         if obs[column].dtype == object or isinstance(obs[column].dtype, pd.CategoricalDtype):
             obs[column] = obs[column].astype(object).where(obs[column].notna(), None).map(_text_or_none)
     obs.index = obs.index.astype(str)
-    obs.rename_axis("cell").reset_index(names="cell").to_parquet(folder / "obs.parquet")
+    obs.rename_axis("cell").to_parquet(folder / "obs.parquet")
     genes = {"token_id": np.arange(len(tokens.gene_ids)), "gene_id": tokens.gene_ids, "symbol": tokens.gene_symbols}
     pd.DataFrame(genes).to_parquet(folder / "genes.parquet")
     record = {"pad_id": tokens.pad_id, "info": tokens.info}
@@ -160,20 +161,20 @@ def load_tokens(folder: Path) -> Tokens:
 
     try:
         arrays = load_file(folder / "tokens.safetensors")
-        obs = pd.read_parquet(folder / "obs.parquet").set_index("cell")
+        obs = pd.read_parquet(folder / "obs.parquet")
         genes = pd.read_parquet(folder / "genes.parquet")
         record = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return Tokens(
+            ids=arrays["ids"],
+            gene_mask=arrays["gene_mask"],
+            values=arrays.get("values"),
+            pad_id=record["pad_id"],
+            gene_ids=genes["gene_id"].to_numpy(dtype=str),
+            gene_symbols=genes["symbol"].to_numpy(dtype=str),
+            obs=obs,
+            info=record["info"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(
             f"The cells in {folder} are damaged ({error}). Delete the folder and run `cells` again."
         ) from error
-    return Tokens(
-        ids=arrays["ids"],
-        gene_mask=arrays["gene_mask"],
-        values=arrays.get("values"),
-        pad_id=record["pad_id"],
-        gene_ids=genes["gene_id"].to_numpy(dtype=str),
-        gene_symbols=genes["symbol"].to_numpy(dtype=str),
-        obs=obs,
-        info=record["info"],
-    )

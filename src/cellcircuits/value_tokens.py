@@ -13,7 +13,7 @@ from cellcircuits.counts import Counts
 from cellcircuits.errors import ModelError
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
-from cellcircuits.vocabulary import assemble_tokens, map_genes
+from cellcircuits.vocabulary import assemble_tokens, map_genes, room_for_genes
 
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
@@ -82,7 +82,7 @@ def scgpt_tokens(counts: Counts, vocabulary: Vocabulary, arguments: dict[str, An
     mapped = map_genes(counts, vocabulary.token_of, settings.min_mapped_genes)
     limit = min(arguments["max_seq_len"], settings.max_length or arguments["max_seq_len"])
     front = [vocabulary.tokens["<cls>"]] if official and "<cls>" in vocabulary.tokens else []
-    room = limit - len(front)
+    room = room_for_genes(limit, len(front))
     matrix, rows, values = mapped.matrix, [], []
     n_genes = np.diff(matrix.indptr)
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):

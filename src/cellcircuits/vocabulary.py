@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellcircuits.counts import Counts
-from cellcircuits.errors import DataError, listed
+from cellcircuits.errors import DataError, SettingsError, listed
 from cellcircuits.tokens import Tokens
 
 
@@ -77,6 +77,21 @@ def _sum_duplicates(matrix: sp.csr_matrix, tokens: np.ndarray) -> tuple[sp.csr_m
     summed = sp.csr_matrix(matrix @ summing)
     summed.sort_indices()
     return summed, unique[order].astype(np.int32)
+
+
+def room_for_genes(longest: int, n_special: int) -> int:
+    """Number of genes that fit into an input of `longest` tokens beside the special ones.
+
+    Raises
+    ------
+    SettingsError
+        If not even one fits.
+    """
+    if longest <= n_special:
+        raise SettingsError(
+            f"`max_length` must be above {n_special}, the number of special tokens of this model; found {longest}."
+        )
+    return longest - n_special
 
 
 def assemble_tokens(

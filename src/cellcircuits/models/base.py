@@ -76,9 +76,9 @@ def _expect(good: bool, model: Model, claim: str, detail: str = "") -> None:
 def check_model(model: Model, tokens: Tokens, tolerance: float = 1e-4) -> dict[str, float]:
     """Check that an adapter computes what the tracing engine relies on; up to four cells of `tokens` are used.
 
-    Checked: shapes; a second clean pass has the same bits; running blocks one by one equals the model's own hidden
-    states (where the adapter offers them); starting from a stored state equals the tail of a full pass; padding and
-    batch mates do not change a cell; the output depends on the input; token ids and gene ids agree.
+    Checked: shapes and layer numbers; a second clean pass has the same bits; running blocks one by one equals the
+    model's own hidden states (where the adapter offers them); starting from a stored state equals the tail of a full
+    pass; padding and batch mates do not change a cell; the output depends on the input; token ids and gene ids agree.
 
     Returns
     -------
@@ -95,29 +95,30 @@ def check_model(model: Model, tokens: Tokens, tolerance: float = 1e-4) -> dict[s
     entry = model.embed(tokens)
     shape = (*tokens.ids.shape, model.d_model)
     _expect(tuple(entry.shape) == shape, model, f"embed returns shape {shape}", f"Found {tuple(entry.shape)}.")
-    states = [h.clone() for _, h in model.run_layers(entry, tokens, 0, model.n_layers)]
-    _expect(len(states) == model.n_layers, model, "run_layers yields every layer", f"It yielded {len(states)}.")
     real = torch.from_numpy(tokens.ids != tokens.pad_id).to(entry.device)
-    _expect(all(bool(torch.isfinite(h[real]).all()) for h in states), model, "hidden states are finite")
+    _expect(bool((entry[real] != entry[real][0]).any()), model, "embed depends on the tokens")
+    states = _run(model, entry, tokens, 0, model.n_layers)
     scale = max(float(states[-1][real].std()), 1e-12)
 
-    def gap(a: list[torch.Tensor], b: list[torch.Tensor], mask: torch.Tensor) -> float:
-        return max((float((x[mask] - y[mask]).abs().max()) for x, y in zip(a, b, strict=True)), default=0.0) / scale
+    def gap(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+        # numpy's maximum, which unlike Python's is NaN when any difference is
+        return float(np.max([float((x[real] - y[real]).abs().max()) for x, y in zip(a, b, strict=True)])) / scale
 
     report = {}
-    again = [h for _, h in model.run_layers(entry + torch.zeros_like(entry), tokens, 0, model.n_layers)]
-    _expect(gap(again, states, real) == 0, model, "a zero change reproduces the clean pass to the bit")
+    again = _run(model, entry + torch.zeros_like(entry), tokens, 0, model.n_layers)
+    _expect(gap(again, states) == 0, model, "a zero change reproduces the clean pass to the bit")
     start = model.n_layers // 2
-    tail = [h for _, h in model.run_layers(states[start - 1], tokens, start, model.n_layers)]
-    report["replay"] = gap(tail, states[start:], real)
+    tail = _run(model, states[start - 1], tokens, start, model.n_layers)
+    report["replay"] = gap(tail, states[start:])
+    _run(model, entry, tokens, 0, start)
     reference = model.reference_hidden_states(tokens)
     if reference is not None:
-        report["reference"] = gap(states, reference, real)
-    report["batch"] = max(_alone_gap(model, tokens, states, cell) for cell in range(len(tokens))) / scale
+        report["reference"] = gap(states, reference)
+    report["batch"] = float(np.max([_alone_gap(model, tokens, states, cell) for cell in range(len(tokens))])) / scale
     for claim, value in report.items():
         _expect(value <= tolerance, model, _CLAIMS[claim], f"Largest difference {value:.2e} sd, allowed {tolerance}.")
-    other = [h for _, h in model.run_layers(entry.flip(-1) * 0.5, tokens, 0, model.n_layers)]
-    _expect(gap(other, states, real) > tolerance, model, "the output depends on the input")
+    other = _run(model, entry.flip(-1) * 0.5, tokens, 0, model.n_layers)
+    _expect(gap(other, states) > tolerance, model, "the output depends on the input")
     _check_names(model, tokens)
     return report
 
@@ -129,12 +130,27 @@ _CLAIMS = {
 }
 
 
+def _run(model: Model, hidden: torch.Tensor, tokens: Tokens, start: int, stop: int) -> list[torch.Tensor]:
+    """Copies of the outputs of blocks start, ..., stop - 1, which must be yielded as such."""
+    real = torch.from_numpy(tokens.ids != tokens.pad_id).to(hidden.device)
+    layers, states = [], []
+    for layer, state in model.run_layers(hidden, tokens, start, stop):
+        shape = tuple(state.shape)
+        _expect(shape == tuple(hidden.shape), model, "hidden states keep their shape", f"Layer {layer} has {shape}.")
+        _expect(bool(torch.isfinite(state[real]).all()), model, "hidden states are finite")
+        layers.append(layer)
+        states.append(state.clone())
+    claim = f"run_layers({start}, {stop}) yields layers {start} to {stop - 1} in order"
+    _expect(layers == list(range(start, stop)), model, claim, f"It yielded {layers}.")
+    return states
+
+
 def _alone_gap(model: Model, tokens: Tokens, states: list[torch.Tensor], cell: int) -> float:
     """Largest difference of one cell's states between the batch and a pass of its own."""
     single = tokens.take([cell])
     length = int(single.lengths[0])
-    alone = model.run_layers(model.embed(single), single, 0, model.n_layers)
-    return max(float((h[0] - states[layer][cell, :length]).abs().max()) for layer, h in alone)
+    alone = _run(model, model.embed(single), single, 0, model.n_layers)
+    return float(np.max([float((a[0] - b[cell, :length]).abs().max()) for a, b in zip(alone, states, strict=True)]))
 
 
 def _check_names(model: Model, tokens: Tokens) -> None:

@@ -77,8 +77,8 @@ class ScGPT(EncoderModel):
         self.decoder = nn.Sequential(
             nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, 1)
         )
-        self.mvc_query = nn.Linear(width, width)
-        self.mvc_weight = nn.Linear(width, width, bias=False)
+        self.mvc_query: nn.Linear | None = nn.Linear(width, width)
+        self.mvc_weight: nn.Linear | None = nn.Linear(width, width, bias=False)
 
     def embed(self, tokens: Tokens) -> torch.Tensor:
         if tokens.values is None:
@@ -93,7 +93,15 @@ class ScGPT(EncoderModel):
         return self.decoder(hidden).squeeze(-1)
 
     def predicted_values_from_cell(self, tokens: Tokens, hidden: torch.Tensor) -> torch.Tensor:
-        """Expression predicted for each gene from the <cls> output alone (the MVC objective of pretraining)."""
+        """Expression predicted for each gene from the <cls> output alone (the MVC objective of pretraining).
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint was saved without the weights for it.
+        """
+        if self.mvc_query is None or self.mvc_weight is None:
+            raise ModelError("This scGPT checkpoint has no mvc_decoder; it cannot predict expression from the cell.")
         genes = self.gene_norm(self.gene_embeddings(torch.from_numpy(tokens.ids).long().to(self.device)))
         query = torch.sigmoid(self.mvc_query(genes))
         return (self.mvc_weight(query) * hidden[:, :1]).sum(-1)
@@ -146,9 +154,10 @@ class ScGPT(EncoderModel):
         stored = {_plain_name(key): value for key, value in stored.items()}
         self.unused_weights = sorted(k for k in stored if k.startswith(UNUSED))
         stored = {k: v for k, v in stored.items() if not k.startswith(UNUSED)}
-        expected = {_plain_name(k): tuple(v.shape) for k, v in self.to_checkpoint().items()}
         if not any(key.startswith("mvc_decoder.") for key in stored):
-            expected = {k: v for k, v in expected.items() if not k.startswith("mvc_decoder.")}
+            # not left with random weights: they would differ, and the model's fingerprint with them, at every load
+            self.mvc_query = self.mvc_weight = None
+        expected = {_plain_name(k): tuple(v.shape) for k, v in self.to_checkpoint().items()}
         check_weights(expected, stored, origin)
         mine = dict(self.state_dict())
         for key, value in stored.items():
@@ -187,6 +196,9 @@ def load_scgpt(folder: Path, _dictionaries: str | Path = "") -> ScGPT:
     style = arguments.get("input_emb_style", "continuous")
     if style != "continuous":
         raise ModelError(f"Only scGPT with continuous value embeddings is supported; args.json says {style!r}.")
+    input_style = arguments.get("input_style", "binned")
+    if input_style != "binned":
+        raise ModelError(f"Only scGPT with binned input values is supported; args.json says {input_style!r}.")
     vocabulary = Vocabulary.read(folder / "vocab.json", arguments["pad_token"])
     model = ScGPT(arguments, vocabulary)
     model.from_checkpoint(read_tensors(folder / "best_model.pt"), str(folder / "best_model.pt"))

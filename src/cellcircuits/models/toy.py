@@ -70,6 +70,7 @@ class ToyModel(Model):
                 self.column(edge.target_layer, edge.target)
             ] = edge.strength
         self.weights = torch.nn.Parameter(weights)
+        self.requires_grad_(False)
 
     def column(self, layer: int, feature: int) -> int:
         """Residual-stream dimension of a feature."""

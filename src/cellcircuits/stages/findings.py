@@ -7,6 +7,7 @@ import json
 from cellcircuits.findings.attenuation import attenuation
 from cellcircuits.findings.circuits import circuits
 from cellcircuits.findings.hubs import hubs
+from cellcircuits.plots import write_plots
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
 from cellcircuits.tables import read_table, write_table
@@ -14,11 +15,12 @@ from cellcircuits.tables import read_table, write_table
 
 def findings_stage(run: Run, progress: Progress) -> None:
     """Ask the biological questions of the run's edges; write `findings/`."""
-    run.require("annotate", "trace", "edges")
+    run.require("cells", "annotate", "trace", "edges")
     settings = run.settings.findings
     edges, tested, signs = (read_table(name, run.path("edges")) for name in ("edges", "tested", "signs"))
     features = read_table("features", run.path("annotate"))
     sources = read_table("sources", run.path("trace"))
+    n_layers = (run.manifest("cells") or {})["record"]["n_layers"]
     found = {"signs": signs}
     with progress.task("Asking the questions", 3) as advance:
         found["attenuation"] = attenuation(edges, tested, run.settings.edges.max_q)
@@ -37,4 +39,5 @@ def findings_stage(run: Run, progress: Progress) -> None:
     with run.writing("findings", summary=summary) as folder:
         for name, table in found.items():
             write_table(name, table, folder)
+        write_plots(edges, found["attenuation"], found["hubs"], n_layers, folder, run.settings.atlas.title)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
