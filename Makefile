@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test check figures clean
+.PHONY: install demo test check docs clean
 
 install: $(INSTALLED)
 
@@ -25,8 +25,8 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# docs/artifacts.md and the pictures in the documents
-figures: install
+# docs/artifacts.md, from the code
+docs: install
 	$(BIN)/python scripts/write_docs.py
 
 clean:

@@ -22,6 +22,7 @@ def atlas_stage(run: Run, progress: Progress) -> None:
         "hubs": opened.findings.hubs,
         "signs": opened.findings.signs,
         "circuits": opened.findings.circuits,
+        "sources": opened.sources,
     }
     plots = sorted(run.path("findings").glob("*.png"))
     with progress.task("Writing the atlas", 1) as advance, run.writing("atlas") as folder:

@@ -1,0 +1,155 @@
+// The list of features: search, sort, filter by layer. Its state is part of the address.
+
+import { loadContents, loadRows } from "../data.js";
+import { delayed, element, emptyState, field, heading, select } from "../dom.js";
+import { errorNotice } from "../errors.js";
+import { count, featureLink, featureName, geneLinks, geneList, labelOrGenes, percent } from "../format.js";
+import { meaningList } from "../meanings.js";
+import { dataTable } from "../table.js";
+
+const numeric = (key, title, format) => ({
+  key,
+  title,
+  numeric: true,
+  descending: true,
+  value: (row) => row[key],
+  cell: (row) => format(row[key]),
+});
+
+const COLUMNS = [
+  {
+    key: "feature",
+    title: "Feature",
+    value: (row) => row.layer * 1e9 + row.feature,
+    cell: (row) => featureLink(row.layer, row.feature),
+  },
+  { key: "label", title: "Label", value: (row) => row.label, cell: (row) => labelOrGenes(row.label, "") },
+  numeric("firing_rate", "Firing rate", percent),
+  {
+    key: "genes",
+    title: "Top genes",
+    value: (row) => row.top_genes,
+    cell: (row) => element("span", { class: "genes" }, ...geneLinks(geneList(row.top_genes, 6))),
+  },
+  numeric("n_out", "Edges out", count),
+  numeric("n_in", "Edges in", count),
+];
+
+const layerFile = (layer) => `layers/L${String(layer).padStart(2, "0")}.json.gz`;
+
+async function loadLayers(layers) {
+  return (await Promise.all(layers.map((layer) => loadRows(layerFile(layer))))).flat();
+}
+
+/** Whether every word of the search is in the name, the label or the genes of a feature. */
+function matcher(search) {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+  return (row) => {
+    const name = `${featureName(row.layer, row.feature)} ${row.label} ${row.top_genes.replaceAll(";", " ")}`;
+    const text = name.toLowerCase();
+    return words.every((word) => text.includes(word));
+  };
+}
+
+function readState(query, layers) {
+  const layer = query.get("layer");
+  const known = layer === "all" || layers.includes(Number(layer ?? NaN));
+  return {
+    layer: known ? layer : String(layers[0]),
+    search: query.get("search") ?? "",
+    edges: query.get("edges") ?? "any",
+    sort: query.get("sort") ?? "n_out",
+    descending: query.get("order") !== "up",
+    page: Math.max(0, (Number.parseInt(query.get("page"), 10) || 1) - 1),
+  };
+}
+
+/** Put the state into the address without a new entry in the browser's history for every letter typed. */
+function writeState(state) {
+  const query = new URLSearchParams({ layer: state.layer });
+  if (state.search) query.set("search", state.search);
+  if (state.edges !== "any") query.set("edges", state.edges);
+  query.set("sort", state.sort);
+  query.set("order", state.descending ? "down" : "up");
+  if (state.page) query.set("page", state.page + 1);
+  history.replaceState(null, "", `#/features?${query}`);
+}
+
+const EDGE_FILTERS = { any: () => true, out: (row) => row.n_out > 0, in: (row) => row.n_in > 0 };
+
+function controls(state, layers, update) {
+  const layerChoices = [...layers.map((layer) => [layer, `Layer ${layer}`]), ["all", "All layers"]];
+  const edgeChoices = [
+    ["any", "All"],
+    ["out", "With outgoing"],
+    ["in", "With incoming"],
+  ];
+  const input = element("input", {
+    type: "search",
+    value: state.search,
+    placeholder: "for example: ribosome, LYZ, F12",
+    on: { input: delayed((event) => update({ search: event.target.value })) },
+  });
+  return element(
+    "div",
+    { class: "controls" },
+    field(
+      "Layer",
+      select(layerChoices, state.layer, (layer) => update({ layer })),
+    ),
+    field("Search labels and top genes", input),
+    field(
+      "Edges",
+      select(edgeChoices, state.edges, (edges) => update({ edges })),
+    ),
+  );
+}
+
+/** Controls and table; both change `state`, which is kept in the address. */
+async function featureList(state, layers) {
+  const nothing = emptyState("No feature fits. Try fewer words, another layer, or all layers.");
+  const problem = element("div", {});
+  let rows = [];
+  let loads = 0;
+  const load = async () => {
+    loads += 1;
+    const turn = loads;
+    const found = await loadLayers(state.layer === "all" ? layers : [Number(state.layer)]);
+    if (turn === loads) rows = found;
+  };
+  const fitting = () => {
+    const found = rows.filter(matcher(state.search)).filter(EDGE_FILTERS[state.edges] ?? EDGE_FILTERS.any);
+    nothing.hidden = found.length > 0;
+    return found;
+  };
+  await load();
+  const onState = (next) => writeState(Object.assign(state, next));
+  const { sort, descending, page } = state;
+  const table = dataTable({ caption: "Features", columns: COLUMNS, rows: fitting(), sort, descending, page, onState });
+  const update = async (next) => {
+    Object.assign(state, next);
+    problem.replaceChildren();
+    if ("layer" in next) await load().catch((error) => problem.append(errorNotice(error)));
+    table.replace(fitting());
+  };
+  return [controls(state, layers, update), problem, nothing, table.box];
+}
+
+/** The page. */
+export async function render(view, { query }) {
+  const layers = (await loadContents()).layers.map(({ layer }) => layer);
+  view.append(heading("Features"));
+  if (!layers.length) {
+    view.append(emptyState("This atlas has no features. Run the `annotate` stage and build the atlas again."));
+    return "Features";
+  }
+  const intro = "Directions that sparse autoencoders found in each layer, with the genes on which they fire most.";
+  const names = [
+    ["Label", "label"],
+    ["Firing rate", "firing_rate"],
+    ["Top genes", "top_genes"],
+  ];
+  view.append(element("p", {}, intro), ...(await featureList(readState(query, layers), layers)));
+  view.append(await meaningList("features", names));
+  return "Features";
+}
