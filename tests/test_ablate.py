@@ -7,14 +7,15 @@ import pytest
 import torch
 
 import cellcircuits as cc
-from cellcircuits.ablate import ablate, clean_pass, trace_cells
+from cellcircuits.ablate import Tracer, trace_cells
 from cellcircuits.models.toy import DEFAULT_EDGES, PlantedEdge, ToyModel
+from cellcircuits.settings import TraceSettings
 from tests.reference import cell_effect
 
 
 def busiest_features(model, tokens, saes, layer, number):
     cell = tokens.take([0])
-    clean = clean_pass(model, cell, saes, [layer], [layer])
+    clean = Tracer(model, saes, 16).clean_pass(cell, [layer], [layer])
     code = clean.codes[layer].dense(saes[layer].n_features)[torch.from_numpy(cell.gene_mask[0])]
     return np.argsort(-(code > 0).sum(dim=0).numpy())[:number]
 
@@ -26,9 +27,7 @@ def test_engine_equals_nested_loops(demo_model, demo_tokens, quick_saes):
     moments = cc.trace(demo_model, cells, quick_saes, 1, features, target_layers, batch_size=3)
     for source, feature in enumerate(features):
         for layer in target_layers:
-            found = [
-                cell_effect(demo_model, cells.take([row]), quick_saes, 1, int(feature), layer) for row in range(3)
-            ]
+            found = [cell_effect(demo_model, cells.take([row]), quick_saes, 1, int(feature), layer) for row in range(3)]
             deltas = np.array([pair[0] for pair in found if pair is not None])
             cleans = np.array([pair[1] for pair in found if pair is not None])
             assert moments.cells()[source] == len(deltas)
@@ -65,7 +64,7 @@ def test_order_of_cells_and_layers_traced_together_change_nothing(demo_model, de
     forward = cc.trace(demo_model, demo_tokens.take([3, 9]), quick_saes, 0, features)
     sources = {0: features, 1: features}
     targets = {0: [1, 2, 3], 1: [2, 3]}
-    both = trace_cells(demo_model, demo_tokens.take([9, 3]), quick_saes, sources, targets, 16)[0]
+    both = trace_cells(demo_model, demo_tokens.take([9, 3]), quick_saes, sources, targets, TraceSettings())[0]
     for layer in targets[0]:
         np.testing.assert_allclose(forward.sums[layer], both.sums[layer], rtol=1e-9, atol=1e-9)
 
@@ -87,14 +86,15 @@ def test_ablation_with_zero_effect_is_exactly_zero(demo_model, demo_tokens, quic
 
 def test_special_positions_are_never_ablated(demo_model, demo_tokens, quick_saes):
     cell = demo_tokens.take([0])
-    clean = clean_pass(demo_model, cell, quick_saes, [0], [0, 1])
+    tracer = Tracer(demo_model, quick_saes, 16)
+    clean = tracer.clean_pass(cell, [0], [0, 1])
     specials = np.flatnonzero(~cell.gene_mask[0])
     assert len(specials) >= 1
     active = clean.codes[0].dense(quick_saes[0].n_features)[torch.from_numpy(specials)].numpy() > 0
     features = np.flatnonzero(active.any(axis=0))
     positions_with_gene = clean.codes[0].dense(quick_saes[0].n_features).numpy() > 0
     positions_with_gene[specials] = False
-    for effects in ablate(demo_model, clean, quick_saes, 0, features, [1], 16):
+    for effects in tracer.ablate(clean, 0, features, [1]):
         for row in effects.rows:
             assert positions_with_gene[:, features[row]].any()
 
@@ -175,3 +175,49 @@ def test_impossible_requests_are_refused(toy_cells, arguments, message):
     request = {"source_layer": 0, "features": [0]} | arguments
     with pytest.raises(cc.CellCircuitsError, match=message):
         cc.trace(model, model.tokenize(toy_cells), model.saes(), **request)
+
+
+def frozen_reference(model, cell, saes, source_layer, feature, target_layer):
+    """Frozen context by full copies: after each block, positions at which the source is silent are set back."""
+    tracer = Tracer(model, saes, 1, frozen=True)
+    clean = tracer.clean_pass(cell, [source_layer], [target_layer])
+    activations = clean.codes[source_layer].dense(saes[source_layer].n_features)[:, feature].clone()
+    activations[~torch.from_numpy(cell.gene_mask[0])] = 0
+    active = activations > 0
+    hidden = clean.hidden[source_layer].clone()
+    hidden[0] -= activations[:, None] * saes[source_layer].W_dec[feature]
+    for layer in range(source_layer + 1, target_layer + 1):
+        ((_, output),) = model.run_layers(hidden, cell, layer, layer + 1)
+        hidden = clean.hidden[layer].clone() if layer in clean.hidden else output.clone()
+        hidden[0, active] = output[0, active]
+    n_targets = saes[target_layer].n_features
+    before = clean.codes[target_layer].dense(n_targets)[active]
+    return (saes[target_layer].encode(hidden[0, active]).dense(n_targets) - before).mean(dim=0).numpy()
+
+
+def test_frozen_context_equals_setting_silent_positions_back(demo_model, demo_tokens, quick_saes):
+    cells = demo_tokens.take([0, 400])
+    features = busiest_features(demo_model, cells, quick_saes, 0, 5)
+    moments = cc.trace(demo_model, cells, quick_saes, 0, features, [1, 3], context="frozen", batch_size=2)
+    for source, feature in enumerate(features):
+        for layer in (1, 3):
+            expected = [
+                frozen_reference(demo_model, cells.take([row]), quick_saes, 0, int(feature), layer) for row in (0, 1)
+            ]
+            np.testing.assert_allclose(
+                moments.statistic(layer, "sum_delta")[source], np.sum(expected, axis=0), atol=2e-4
+            )
+
+
+def test_frozen_context_is_exact_one_layer_up(demo_model, demo_tokens, quick_saes):
+    cells = demo_tokens.take([0, 400])
+    features = busiest_features(demo_model, cells, quick_saes, 1, 6)
+    exact, frozen = (cc.trace(demo_model, cells, quick_saes, 1, features, [2], context=c) for c in ("exact", "frozen"))
+    np.testing.assert_allclose(exact.sums[2][0], frozen.sums[2][0], atol=2e-4)
+    assert np.array_equal(exact.n_cells, frozen.n_cells)
+
+
+def test_frozen_context_is_refused_where_a_model_cannot(toy_cells):
+    model = ToyModel()
+    with pytest.raises(cc.CellCircuitsError, match="offers no frozen context"):
+        cc.trace(model, model.tokenize(toy_cells), model.saes(), 0, [0], context="frozen")

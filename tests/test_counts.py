@@ -123,12 +123,12 @@ def test_every_matrix_form_gives_the_same_counts(form, dtype: type) -> None:
 
 
 def test_explicit_zeros_and_repeated_entries_are_resolved_in_a_copy() -> None:
-    stored = sp.csr_matrix(([1.0, 2.0, 0.0, 4.0, 5.0], [0, 0, 1, 2, 3], [0, 3, 4, 5]), shape=(3, 4))
-    adata = cells(stored)
+    values, columns, rows = [1.0, 2.0, 0.0, 4.0, 3.0, -3.0, 5.0], [0, 0, 1, 2, 3, 3, 3], [0, 3, 6, 7]
+    adata = cells(sp.csr_matrix((values, columns, rows), shape=(3, 4)))
     counts = read(adata)
     assert counts.matrix.nnz == 3
     np.testing.assert_array_equal(counts.matrix.toarray(), [[3, 0, 0, 0], [0, 0, 4, 0], [0, 0, 0, 5]])
-    assert adata.X.nnz == 5
+    assert adata.X.nnz == 7
 
 
 def test_empty_cells_are_an_error_by_default() -> None:

@@ -194,6 +194,13 @@ def test_oversize_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_dictionary(path)
 
 
+def test_an_oversize_gzip_file_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dictionaries, "MAX_BYTES", 1000)
+    # reading all of it would stumble over the missing end
+    with pytest.raises(ModelError, match="more than 1,000 bytes"):
+        read_dictionary(write(tmp_path, gzip.compress(bytes(10**6))[:-5]))
+
+
 GOOD = pickle.dumps({"gene": 1.0, "other": "text"})
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ import torch
 from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments
+from cellcircuits.positions import Positions
 from cellcircuits.sae import SparseCode, TopKSAE, check_saes
 from cellcircuits.settings import TraceSettings
 from cellcircuits.tokens import Tokens
@@ -35,7 +37,7 @@ class CleanPass:
     cell: Tokens
     """The single cell."""
     hidden: dict[int, torch.Tensor]
-    """{source layer: (1, position, d_model)}."""
+    """{layer: output (1, position, d_model)}: of the source layers; for a frozen context of all from the first on."""
     codes: dict[int, SparseCode]
     """{layer: code of every position}."""
 
@@ -52,87 +54,92 @@ class AblationEffects:
     """{target layer: float64 (copy, target)}: mean clean activation at the same positions."""
 
 
-@torch.no_grad()
-def clean_pass(
-    model: Model, cell: Tokens, saes: dict[int, TopKSAE], source_layers: Sequence[int], target_layers: Sequence[int]
-) -> CleanPass:
-    """Run one cell and keep what ablations need.
+class Tracer:
+    """Ablates features of one model, cell by cell.
 
-    Raises
-    ------
-    ModelError
-        If a hidden state is NaN or infinite, naming cell and layer.
+    Parameters
+    ----------
+    model, saes
+        The model and {layer: autoencoder}.
+    batch_size
+        Ablated copies of a cell per forward pass; changes speed and memory only.
+    frozen
+        Carry only the positions at which the source is active upward; all others keep their clean keys and values.
+        Exact for the layer above the source, and much cheaper; above that it leaves out what comes back from positions
+        that the source does not touch.
     """
-    wanted = set(source_layers) | set(target_layers)
-    hidden, codes = {}, {}
-    for layer, state in model.run_layers(model.embed(cell), cell, 0, max(wanted) + 1):
-        if layer in wanted:
-            _check_finite(state, cell, layer)
-            codes[layer] = saes[layer].encode(state[0])
-        if layer in source_layers:
-            hidden[layer] = state
-    return CleanPass(cell, hidden, codes)
 
+    def __init__(self, model: Model, saes: dict[int, TopKSAE], batch_size: int, frozen: bool = False) -> None:
+        self.model, self.saes, self.batch_size, self.frozen = model, saes, batch_size, frozen
 
-@torch.no_grad()
-def ablate(
-    model: Model,
-    clean: CleanPass,
-    saes: dict[int, TopKSAE],
-    source_layer: int,
-    features: np.ndarray,
-    target_layers: Sequence[int],
-    batch_size: int,
-) -> Iterator[AblationEffects]:
-    """Ablate each of `features` that is active in the cell, `batch_size` copies at a time.
+    @torch.no_grad()
+    def clean_pass(self, cell: Tokens, source_layers: Sequence[int], target_layers: Sequence[int]) -> CleanPass:
+        """Run one cell and keep what ablations need.
 
-    Features that are active nowhere in the cell are skipped. Every `target_layers` must be above `source_layer`.
-    """
-    activations = _activations_of(clean, source_layer, features, saes[source_layer].n_features)
-    active = np.flatnonzero((activations > 0).any(dim=0).cpu().numpy())
-    for start in range(0, len(active), batch_size):
-        rows = active[start : start + batch_size]
-        yield _ablate_batch(model, clean, saes, source_layer, features, rows, activations, target_layers)
+        Raises
+        ------
+        ModelError
+            If a hidden state is NaN or infinite, naming cell and layer.
+        """
+        measured = set(source_layers) | set(target_layers)
+        first, last = min(measured), max(measured)
+        hidden, codes = {}, {}
+        for layer, state in self.model.run_layers(self.model.embed(cell), cell, 0, last + 1):
+            if layer in measured:
+                _check_finite(state, cell, layer)
+                codes[layer] = self.saes[layer].encode(state[0])
+            if layer in source_layers or (self.frozen and first <= layer < last):
+                hidden[layer] = state
+        return CleanPass(cell, hidden, codes)
 
+    @torch.no_grad()
+    def ablate(
+        self, clean: CleanPass, source_layer: int, features: np.ndarray, target_layers: Sequence[int]
+    ) -> Iterator[AblationEffects]:
+        """Ablate each of `features` that is active in the cell; every target layer must be above `source_layer`.
 
-def _activations_of(clean: CleanPass, layer: int, features: np.ndarray, n_features: int) -> torch.Tensor:
-    """(position, feature): activation of the features asked for, 0 at positions that are not genes."""
-    code = clean.codes[layer].dense(n_features)[:, torch.from_numpy(features)]
-    genes = torch.from_numpy(clean.cell.gene_mask[0]).to(code.device)
-    return code * genes[:, None]
+        Features that are active nowhere in the cell are skipped. Those with similar numbers of active positions share
+        a batch, since its tables are as wide as the largest.
+        """
+        sae = self.saes[source_layer]
+        code = clean.codes[source_layer].dense(sae.n_features)[:, torch.from_numpy(features)]
+        activations = code * torch.from_numpy(clean.cell.gene_mask[0]).to(code.device)[:, None]
+        counts = (activations > 0).sum(dim=0).cpu().numpy()
+        order = np.argsort(counts, kind="stable")
+        active = order[counts[order] > 0]
+        for start in range(0, len(active), self.batch_size):
+            rows = active[start : start + self.batch_size]
+            chosen = activations[:, torch.from_numpy(rows)].T
+            directions = sae.W_dec[torch.from_numpy(features[rows])].to(chosen.dtype)
+            yield self._ablate_batch(clean, source_layer, target_layers, rows, chosen, directions)
 
-
-def _ablate_batch(
-    model: Model,
-    clean: CleanPass,
-    saes: dict[int, TopKSAE],
-    source_layer: int,
-    features: np.ndarray,
-    rows: np.ndarray,
-    activations: torch.Tensor,
-    target_layers: Sequence[int],
-) -> AblationEffects:
-    chosen = activations[:, torch.from_numpy(rows)].T
-    copy, position = chosen.nonzero(as_tuple=True)
-    removed = saes[source_layer].W_dec[torch.from_numpy(features[rows])].to(chosen.dtype)
-    hidden = clean.hidden[source_layer].repeat(len(rows), 1, 1)
-    hidden[copy, position] -= chosen[copy, position, None] * removed[copy]
-    # (copy, read): the mean over the positions read in each copy, as a product, which has the same bits every time
-    averaging = hidden.new_zeros(len(rows), len(copy))
-    averaging[copy, torch.arange(len(copy), device=copy.device)] = (1 / (chosen > 0).sum(dim=1).to(hidden.dtype))[copy]
-    batch = clean.cell.take(np.zeros(len(rows), dtype=np.int64))
-    delta, before = {}, {}
-    for layer, state in model.run_layers(hidden, batch, source_layer + 1, max(target_layers) + 1):
-        if layer not in target_layers:
-            continue
-        read = state[copy, position]
-        _check_finite(read, clean.cell, layer)
-        n_targets = saes[layer].n_features
-        was = clean.codes[layer].at(position).dense(n_targets)
-        change = saes[layer].encode(read).dense(n_targets) - was
-        delta[layer] = (averaging @ change).double().cpu().numpy()
-        before[layer] = (averaging @ was).double().cpu().numpy()
-    return AblationEffects(rows, delta, before)
+    def _ablate_batch(
+        self,
+        clean: CleanPass,
+        source_layer: int,
+        target_layers: Sequence[int],
+        rows: np.ndarray,
+        activations: torch.Tensor,
+        directions: torch.Tensor,
+    ) -> AblationEffects:
+        """`activations` (copy, position) times `directions` (copy, d_model) is what each copy loses."""
+        copy, position = activations.nonzero(as_tuple=True)
+        at = Positions(copy, position, n_copies=len(rows))
+        entering = clean.hidden[source_layer][0, at.position]
+        changed = entering - activations[at.copy, at.position, None] * directions[at.copy]
+        averaging = at.averaging(changed.dtype)
+        delta, before = {}, {}
+        start, stop = source_layer + 1, max(target_layers) + 1
+        for layer, read in self.model.replay(clean.hidden, clean.cell, changed, at, start, stop, self.frozen):
+            if layer not in target_layers:
+                continue
+            _check_finite(read, clean.cell, layer)
+            n_targets = self.saes[layer].n_features
+            was = clean.codes[layer].at(at.position).dense(n_targets)
+            change = self.saes[layer].encode(read).dense(n_targets) - was
+            delta[layer] = (averaging @ change).double().cpu().numpy()
+            before[layer] = (averaging @ was).double().cpu().numpy()
+        return AblationEffects(rows, delta, before)
 
 
 def _check_finite(values: torch.Tensor, cell: Tokens, layer: int) -> None:
@@ -149,26 +156,24 @@ def trace_cells(
     saes: dict[int, TopKSAE],
     sources: dict[int, np.ndarray],
     targets: dict[int, list[int]],
-    batch_size: int,
-    report=lambda n_passes: None,
+    settings: TraceSettings,
 ) -> dict[int, Moments]:
     """Trace the `sources` {layer: features} of several layers in all `cells`; one clean pass per cell serves all.
 
-    Returns {source layer: Moments}. `targets` is {source layer: target layers}. `report` is called with the number of
-    passes done so far in the current cell's work.
+    Returns {source layer: Moments}. `targets` is {source layer: target layers}. Of the settings only `batch_size` and
+    `context` matter here.
     """
+    tracer = Tracer(model, saes, settings.batch_size, frozen=settings.context == "frozen")
     moments = {
         layer: Moments.zeros(layer, features, {t: saes[t].n_features for t in targets[layer]})
         for layer, features in sources.items()
     }
     every_target = sorted({t for chosen in targets.values() for t in chosen})
     for row in range(len(cells)):
-        clean = clean_pass(model, cells.take([row]), saes, list(sources), every_target)
-        report(1)
+        clean = tracer.clean_pass(cells.take([row]), list(sources), every_target)
         for layer, features in sources.items():
-            for effects in ablate(model, clean, saes, layer, features, targets[layer], batch_size):
+            for effects in tracer.ablate(clean, layer, features, targets[layer]):
                 _accumulate(moments[layer], effects)
-                report(len(effects.rows))
     return moments
 
 
@@ -191,6 +196,7 @@ def trace(
     target_layers: Sequence[int] | None = None,
     *,
     batch_size: int = TraceSettings.batch_size,
+    context: Literal["exact", "frozen"] = "exact",
 ) -> Moments:
     """Ablate features of one layer in every cell and measure every feature of the layers above.
 
@@ -209,6 +215,8 @@ def trace(
         Layers to measure; None: every layer above the source that has an autoencoder.
     batch_size
         Ablated copies of a cell per forward pass; changes speed and memory only.
+    context
+        "exact" carries every position upward; "frozen" only those at which the source is active (see `Tracer`).
 
     Raises
     ------
@@ -222,7 +230,8 @@ def trace(
     chosen = np.asarray(features, dtype=np.int64)
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < saes[source_layer].n_features:
         raise SettingsError(f"Features of layer {source_layer} are 0 to {saes[source_layer].n_features - 1}.")
-    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, batch_size)[source_layer]
+    settings = TraceSettings(batch_size=batch_size, context=context)
+    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, settings)[source_layer]
 
 
 def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, TopKSAE]) -> list[int]:

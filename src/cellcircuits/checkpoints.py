@@ -57,7 +57,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     for wrapper in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
         raise ModelError(f"{path} does not hold named tensors; expected a state dict.")
     return dict(content)
 

@@ -13,7 +13,7 @@ import tyro
 
 from cellcircuits.errors import CellCircuitsError
 from cellcircuits.run import STAGES, create_run, open_folder, with_section
-from cellcircuits.settings import Settings, read_settings
+from cellcircuits.settings import Settings, read_settings, resolve_paths
 
 ABOUT_ALL = (
     "Find out how a single-cell foundation model computes: sparse autoencoders, causal tracing, calibrated edges, "
@@ -172,6 +172,8 @@ def _execute(command: Any, settings: Settings) -> None:
     else:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)
-        commands.stage(run, stage, with_section(settings, stage, command.settings))
+        # paths given as flags are relative to where the command is called, those in the run's file are absolute
+        changed = resolve_paths(with_section(settings, stage, command.settings), Path.cwd())
+        commands.stage(run, stage, changed)
         if stage == "atlas" and command.open:
             commands.serve_atlas(run, command.port)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cellcircuits.errors import RunError
+from cellcircuits.errors import RunError, SettingsError
 from cellcircuits.findings.circuits import labelled_edges
 
 Format = Literal["csv", "graphml", "cytoscape"]
@@ -24,9 +24,13 @@ def export_edges(edges: pd.DataFrame, features: pd.DataFrame, path: str | Path, 
 
     Raises
     ------
+    SettingsError
+        If there is no such format.
     RunError
         If the file cannot be written; a file that was there stays as it was.
     """
+    if format not in ENDINGS:
+        raise SettingsError(f"There is no format {format!r}; choose one of {', '.join(ENDINGS)}.")
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -60,7 +60,8 @@ def fit_saes(
         if not training:
             training = {layer: _new_layer(buffer[layer], settings, generator) for layer in layers}
         shuffled = torch.randperm(n_positions, generator=generator).to(model.device)
-        for rows in shuffled.split(settings.batch_positions):
+        # batches of about equal size: a last one of a few positions has a variance near 0, and its loss explodes
+        for rows in shuffled.tensor_split(-(-n_positions // settings.batch_positions)):
             for layer in layers:
                 state = training[layer]
                 for group in state.optimiser.param_groups:
@@ -112,7 +113,7 @@ def _step(state: _Layer, hidden: torch.Tensor, settings: TrainSettings) -> None:
     code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
     error = hidden - (code @ sae.W_dec + sae.b_dec)
     variance = (hidden - hidden.mean(dim=0)).square().sum(-1).mean()
-    loss = error.square().sum(-1).mean() / variance
+    loss = error.square().sum(-1).mean() / variance.clamp(min=1e-12)
     dead = state.silent_for > settings.dead_after_positions
     if dead.any():
         loss = loss + settings.auxiliary_weight * _auxiliary_loss(sae, pre, error.detach(), dead)
@@ -133,7 +134,8 @@ def _auxiliary_loss(sae: TopKSAE, pre: torch.Tensor, error: torch.Tensor, dead: 
     """Share of the error's variance that the dead features, made to fire, leave unexplained."""
     k = min(sae.d_model // 2, int(dead.sum()))
     values, indices = pre.masked_fill(~dead, -torch.inf).topk(k, dim=-1, sorted=False)
-    code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
+    # not cut at 0: a feature whose pre-activation is negative everywhere would get no gradient and stay dead
+    code = torch.zeros_like(pre).scatter(-1, indices, values)
     variance = (error - error.mean(dim=0)).square().sum(-1).mean()
     return (error - code @ sae.W_dec).square().sum(-1).mean() / variance.clamp(min=1e-12)
 

@@ -7,6 +7,7 @@ the sums of ALL targets, so a new rule for edges never needs a new trace. `a + b
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class Moments:
         return self.mean(target_layer, **which) / np.maximum(self.sd(target_layer, **which), SMALLEST_SD)
 
 
-def save_moments(moments: Moments, path) -> None:
+def save_moments(moments: Moments, path: Path) -> None:
     """Write moments as safetensors (numbers) with the labels in its metadata."""
     import json
 
@@ -103,11 +104,17 @@ def save_moments(moments: Moments, path) -> None:
 
     arrays = {"source_features": moments.source_features, "n_cells": moments.n_cells}
     arrays |= {f"sums/{layer:02d}": np.ascontiguousarray(values) for layer, values in moments.sums.items()}
-    labels = {"source_layer": moments.source_layer, "groups": moments.groups, "readouts": moments.readouts}
-    save_file(arrays, path, metadata={"labels": json.dumps(labels), "statistics": json.dumps(STATISTICS)})
+    labels = {
+        "source_layer": moments.source_layer,
+        "groups": moments.groups,
+        "readouts": moments.readouts,
+        "statistics": STATISTICS,
+    }
+    # one entry only: safetensors writes several in random order, and the same moments would not have the same bytes
+    save_file(arrays, path, metadata={"labels": json.dumps(labels)})
 
 
-def load_moments(path) -> Moments:
+def load_moments(path: Path) -> Moments:
     """Read moments written by `save_moments`.
 
     Raises
@@ -136,3 +143,17 @@ def load_moments(path) -> Moments:
         groups=tuple(labels["groups"]),
         readouts=tuple(labels["readouts"]),
     )
+
+
+def load_trace(folder: Path) -> list[Moments]:
+    """Moments of every source layer of a finished trace, in order of layer.
+
+    Raises
+    ------
+    RunError
+        If there are none.
+    """
+    paths = sorted(folder.glob("moments_L*.safetensors"))
+    if not paths:
+        raise RunError(f"{folder} holds no moments. Run `trace` again.")
+    return [load_moments(path) for path in paths]

@@ -105,7 +105,7 @@ class OpenRun(Run):
     @cached_property
     def moments(self) -> dict[int, Moments]:
         """The moments by source layer."""
-        from cellcircuits.stages.edges import load_trace
+        from cellcircuits.moments import load_trace
 
         self.require("trace")
         return {moments.source_layer: moments for moments in load_trace(self.path("trace"))}

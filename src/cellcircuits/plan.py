@@ -3,7 +3,7 @@
 Arithmetic counts a multiplication and an addition as two operations. Per position and block of width d, feed-forward
 width f, in a cell of P positions: 8 d^2 + 4 d f for the weights, 4 P d for attention. An autoencoder of F features
 costs 2 d F to encode a position, and 12 d F per training position. Every source is taken to be active in every cell,
-so the trace is an upper bound.
+at k of F positions, as an average feature is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from cellcircuits.checkpoints import read_json
 from cellcircuits.errors import SettingsError
 from cellcircuits.moments import STATISTICS
+from cellcircuits.selection import default_source_layers
 from cellcircuits.settings import Settings
 
 BYTES = 4
@@ -73,21 +74,30 @@ def model_shape(settings: Settings) -> ModelShape:
     from cellcircuits.models import checkpoint_folder
 
     model = settings.model
-    folder = checkpoint_folder(model.family, model.path)
-    if (folder / "config.json").exists():
-        c = read_json(folder / "config.json")
-        sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
-        return ModelShape(*(int(c[name]) for name in sizes))
-    if (folder / "args.json").exists():
-        c = read_json(folder / "args.json")
-        n_tokens = len(read_json(folder / "vocab.json"))
-        return ModelShape(c["nlayers"], c["embsize"], c["d_hid"], n_tokens, c.get("max_seq_len", 1200))
+    # without a path there is no checkpoint, whatever lies in the current folder
+    folder = checkpoint_folder(model.family, model.path) if model.path else None
+    if folder and (folder / "config.json").exists():
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
+        return ModelShape(*_sizes(folder / "config.json", names))
+    if folder and (folder / "args.json").exists():
+        n_layers, d_model, d_feedforward = _sizes(folder / "args.json", ("nlayers", "embsize", "d_hid"))
+        longest = int(read_json(folder / "args.json").get("max_seq_len", 1200))
+        return ModelShape(n_layers, d_model, d_feedforward, len(read_json(folder / "vocab.json")), longest)
     if model.variant in PUBLISHED_SHAPES:
         return PUBLISHED_SHAPES[model.variant]
+    where = f"there is no checkpoint at {folder}" if folder else "model.path is not set"
     raise SettingsError(
-        f"The size of the model is unknown: there is no checkpoint at {folder}, and model.variant = "
-        f"{model.variant!r} is none of {', '.join(PUBLISHED_SHAPES)}. Set either."
+        f"The size of the model is unknown: {where}, and model.variant = {model.variant!r} is none of "
+        f"{', '.join(PUBLISHED_SHAPES)}. Set either."
     )
+
+
+def _sizes(path: Path, names: tuple[str, ...]) -> list[int]:
+    content = read_json(path)
+    absent = [name for name in names if name not in content]
+    if absent:
+        raise SettingsError(f"{path} lacks {', '.join(absent)}; is it the checkpoint's?")
+    return [int(content[name]) for name in names]
 
 
 def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
@@ -102,14 +112,17 @@ def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
     from cellcircuits.stages.cells import load_checked_model, read_cells
 
     model, cells = settings.model, settings.cells
-    if cells.data == "demo" or (Path(cells.data).is_file() and checkpoint_folder(model.family, model.path).exists()):
+    have_data = cells.data == "demo" or Path(cells.data).is_file()
+    if have_data and model.path and checkpoint_folder(model.family, model.path).exists():
         return load_checked_model(model).tokenize(read_cells(cells), cells).lengths
-    if cells.n_cells == 0:
-        raise SettingsError(f"The number of cells is unknown: there is no file {cells.data}, and cells.n_cells is 0.")
+    n_cells = cells.n_cells or (len(read_cells(cells)) if have_data else 0)
+    if n_cells == 0:
+        where = f"there is no file {cells.data}" if cells.data else "cells.data is not set"
+        raise SettingsError(f"The number of cells is unknown: {where}, and cells.n_cells is 0.")
     longest = min(shape.max_length, cells.max_length or shape.max_length)
     if cells.input_mode == "published":
         longest = min(longest, 2048)
-    return np.full(cells.n_cells, longest)
+    return np.full(n_cells, longest)
 
 
 def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[StageCost]:
@@ -126,6 +139,16 @@ def _block_operations(shape: ModelShape, lengths: np.ndarray) -> float:
     d = shape.d_model
     per_position = 8 * d**2 + 4 * d * shape.d_feedforward
     return float((lengths * per_position + 4 * lengths.astype(float) ** 2 * d).sum())
+
+
+def _frozen_block_operations(shape: ModelShape, lengths: np.ndarray, share: float, batch_size: int) -> float:
+    """Operations of one block for ablated copies of which a share of the positions is carried upward.
+
+    The clean keys and values of a cell are computed once for a batch of copies.
+    """
+    d, read = shape.d_model, lengths * share
+    rows = read * (8 * d**2 + 4 * d * shape.d_feedforward) + 4 * read * (lengths + read) * d
+    return float((rows + 4 * d**2 * lengths / batch_size).sum())
 
 
 def _batch_bytes(shape: ModelShape, positions: float) -> float:
@@ -147,9 +170,12 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     depth = max(layers) + 1
     forward = depth * _block_operations(shape, fitted) * train.epochs
     learning = 12.0 * shape.d_model * n_features * len(layers) * fitted.sum() * train.epochs
-    buffer = BYTES * min(train.buffer_positions, fitted.sum() * train.epochs) * shape.d_model * len(layers)
+    batch = float(fitted.max()) * train.model_batch
+    # a batch of cells fills the buffer, so it may hold a batch more than asked for
+    buffer = BYTES * min(train.buffer_positions + batch, fitted.sum() * train.epochs) * shape.d_model * len(layers)
     # weights, gradients and two moments of Adam; the buffer is held twice while it is put together
-    memory = shape.weight_bytes + 4 * sae_bytes + 2 * buffer + 4 * BYTES * train.batch_positions * n_features
+    memory = shape.weight_bytes + _batch_bytes(shape, batch) + 4 * sae_bytes + 2 * buffer
+    memory += 4 * BYTES * train.batch_positions * n_features
     return StageCost("train", len(fitted) * train.epochs, forward + learning, memory, sae_bytes)
 
 
@@ -172,13 +198,18 @@ def _trace_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     used = lengths[np.linspace(0, len(lengths) - 1, n_cells).astype(int)]
     n_features, k = settings.train.expansion * shape.d_model, settings.train.k
     n_sources = n_features if trace.select == "all" else min(trace.n_features, n_features)
-    sources = trace.source_layers or sorted({layers[0], shape.n_layers // 3, 2 * shape.n_layers // 3})
-    operations, values = max(layers) * _block_operations(shape, used), 0.0
+    sources = trace.source_layers or default_source_layers(layers, shape.n_layers)
+    measured = {*sources, *(trace.target_layers or layers)}
+    encoding = 2.0 * shape.d_model * n_features * used.sum()
+    if trace.context == "frozen":
+        ablated_block = _frozen_block_operations(shape, used, k / n_features, trace.batch_size)
+    else:
+        ablated_block = _block_operations(shape, used)
+    operations, values = (max(measured) + 1) * _block_operations(shape, used) + len(measured) * encoding, 0.0
     for source in sources:
         targets = [t for t in (trace.target_layers or layers) if t > source]
-        operations += n_sources * (max(targets, default=source) - source) * _block_operations(shape, used)
-        read = used.sum() * k / n_features
-        operations += n_sources * len(targets) * 2.0 * shape.d_model * n_features * read
+        operations += n_sources * (max(targets, default=source) - source) * ablated_block
+        operations += n_sources * len(targets) * encoding * k / n_features
         values += n_sources * len(targets) * n_features
     moments = 8.0 * len(STATISTICS) * values
     batch = float(lengths.max()) * trace.batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,22 +38,22 @@ def read_gmt(path: str | Path) -> GeneSets:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"Cannot read the gene sets {path}: {error}. Expected a GMT file.") from error
     terms: dict[str, frozenset[str]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        name, *rest = line.split("\t")
-        genes = frozenset(gene.split(",")[0].strip().upper() for gene in rest[1:] if gene.strip())
-        if not name.strip() or len(rest) < 2 or not genes:
+        name, *rest = (part.strip() for part in line.split("\t"))
+        genes = frozenset(gene.split(",")[0].strip().upper() for gene in rest[1:] if gene)
+        if not name or not genes:
             raise DataError(
                 f"{path}, line {number} is not GMT: expected name, description and genes separated by tabs, "
                 f"found {line[:60]!r}."
             )
         if name in terms:
             raise DataError(f"{path}, line {number}: the gene set {name!r} occurs twice. Names must be unique.")
-        terms[name.strip()] = genes
+        terms[name] = genes
     if not terms:
         raise DataError(f"{path} holds no gene set.")
     return GeneSets(path.name.split(".gmt")[0], terms)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
 from cellcircuits.opened import OpenRun
-from cellcircuits.plan import StageCost
 from cellcircuits.run import STAGES, Run
 from cellcircuits.summary import summarise, top_circuits
+
+if TYPE_CHECKING:
+    from cellcircuits.plan import StageCost
 
 
 def readable_bytes(size: float) -> str:

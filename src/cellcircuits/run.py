@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from typing import Any
 
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
-from cellcircuits.settings import Settings, read_settings, write_settings
+from cellcircuits.settings import Settings, read_settings, resolve_paths, write_settings
 
 STAGES = ("cells", "train", "annotate", "trace", "edges", "findings", "atlas")
 """In the order in which they run."""
@@ -34,13 +35,14 @@ INPUTS = {
     "trace": ("cells", "train", "annotate"),
     "edges": ("trace",),
     "findings": ("cells", "annotate", "trace", "edges"),
-    "atlas": ("annotate", "edges", "findings"),
+    "atlas": ("annotate", "trace", "edges", "findings"),
 }
 """Stages whose artifacts a stage reads."""
 SECTIONS = {"cells": ("model", "cells")}
 """Settings that decide a stage's artifact, where they are not the section of its name alone."""
 RUN_FILE = "run.json"
 MANIFEST = "manifest.json"
+MANIFEST_KEYS = {"stage", "format_version", "settings", "inputs", "record", "files", "hash", "created"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class StageStatus:
 
     stage: str
     state: str
-    """"done", "missing", "stale" (an input was made again since) or "damaged"."""
+    """"done", "missing", "stale" (made from inputs or settings that are no longer those of the run) or "damaged"."""
     size_bytes: int
     detail: str
 
@@ -76,10 +78,18 @@ class Run:
             return None
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["stage"] != stage or manifest["format_version"] > FORMAT_VERSION:
-                raise RunError(f"{path} is of stage {manifest['stage']!r}, version {manifest['format_version']}.")
+            newer = manifest["format_version"] > FORMAT_VERSION
+            absent = sorted(MANIFEST_KEYS - set(manifest))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Delete {path.parent} and run `{stage}` again.") from error
+        if newer:
+            raise RunError(
+                f"{path} has format version {manifest['format_version']}, newer than this package knows. "
+                "Install a newer cellcircuits."
+            )
+        if absent or manifest["stage"] != stage:
+            fault = f"no {listed(absent)}" if absent else f"it is of stage {manifest['stage']!r}"
+            raise RunError(f"{path} is damaged ({fault}). Delete {path.parent} and run `{stage}` again.")
         return manifest
 
     def stage_hash(self, stage: str) -> str:
@@ -99,18 +109,28 @@ class Run:
         except RunError as error:
             return StageStatus(stage, "damaged", 0, str(error))
         if manifest is None:
-            parts = len(list(self.work_path(stage).glob("*.safetensors"))) if self.work_path(stage).exists() else 0
+            parts = self._finished_parts(stage)
             return StageStatus(stage, "missing", 0, f"{parts} parts finished" if parts else "")
         size = sum(file["size"] for file in manifest["files"].values())
         wrong = [n for n, f in manifest["files"].items() if _size(self.path(stage) / n) != f["size"]]
         if wrong:
             return StageStatus(stage, "damaged", size, f"missing or changed: {listed(wrong)}")
-        stale = [name for name, known in manifest["inputs"].items() if self.stage_hash(name) != known]
-        if stale:
-            return StageStatus(stage, "stale", size, f"{listed(stale)} changed since")
+        # an input that is itself stale or damaged makes everything above it stale, although its hash is still the same
+        changed = [
+            name
+            for name, known in manifest["inputs"].items()
+            if self.status(name).state != "done" or self.stage_hash(name) != known
+        ]
+        if changed:
+            return StageStatus(stage, "stale", size, f"{listed(changed)} changed since")
         if manifest["settings"] != self.stage_settings(stage):
             return StageStatus(stage, "stale", size, "made with other settings")
         return StageStatus(stage, "done", size, manifest["created"])
+
+    def _finished_parts(self, stage: str) -> int:
+        """Number of parts of a stage under way; a part has one file for each source layer."""
+        files = Counter(path.name.split("_")[0] for path in self.work_path(stage).glob("part*.safetensors"))
+        return sum(n_files == max(files.values()) for n_files in files.values())
 
     def require(self, *stages: str) -> None:
         """Raise unless all these stages are done.
@@ -185,12 +205,37 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"Another process is working on {self.folder}. Wait for it, or stop it first.") from None
+            self._tidy()
             yield
 
+    def _tidy(self) -> None:
+        """Clear away what a process that was killed while writing left behind; only safe while holding the lock."""
+        for old in self.folder.glob(".*.old-*"):
+            target = self.folder / old.name[1:].rpartition(".old-")[0]
+            if not target.exists():
+                old.rename(target)
+        for pattern in (".*.old-*", ".*.writing-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
     def change_settings(self, settings: Settings) -> None:
-        """Use other settings from now on, and write them into the run folder."""
+        """Use other settings from now on, and write them into the run folder.
+
+        Raises
+        ------
+        RunError
+            If they cannot be written; the file that was there stays as it was.
+        """
+        path = self.folder / "settings.toml"
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            write_settings(settings, partial)
+            os.replace(partial, path)
+        except OSError as error:
+            raise RunError(f"Cannot write {path}: {error.strerror or error}.") from error
+        finally:
+            partial.unlink(missing_ok=True)
         self.settings = settings
-        write_settings(settings, self.folder / "settings.toml")
 
 
 def file_hash(path: Path) -> str:
@@ -207,25 +252,30 @@ def _size(path: Path) -> int:
 
 
 def _replace(target: Path, source: Path) -> None:
-    """Rename `source` to `target`, removing what was there."""
+    """Rename `source` to `target`, removing what was there; if that fails, what was there is put back."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
-        old = target.with_name(f".{target.name}.old-{os.getpid()}")
         target.rename(old)
+    try:
         source.rename(target)
-        shutil.rmtree(old)
-    else:
-        source.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def create_run(folder: str | Path, settings: Settings) -> Run:
     """Make a run folder, or open the one that is there with the same settings.
+
+    Relative paths in the settings are made absolute.
 
     Raises
     ------
     RunError
         If the folder holds something else, or a run with other settings (they are named).
     """
-    folder = Path(folder)
+    folder, settings = Path(folder), resolve_paths(settings, Path.cwd())
     if folder.exists() and not (folder / RUN_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not a run folder (no {RUN_FILE}). Choose another folder.")
     if (folder / RUN_FILE).exists():

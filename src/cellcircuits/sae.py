@@ -80,9 +80,9 @@ class TopKSAE(nn.Module):
 
     def decode(self, code: SparseCode) -> torch.Tensor:
         """Reconstruction (..., d_model) of a code."""
-        flat_values, flat_indices = code.values.flatten(0, -2), code.indices.flatten(0, -2)
-        summed = nn.functional.embedding_bag(flat_indices, self.W_dec, per_sample_weights=flat_values, mode="sum")
-        return (summed + self.b_dec).unflatten(0, code.values.shape[:-1])
+        values, indices = (part.reshape(-1, self.k) for part in code)
+        summed = nn.functional.embedding_bag(indices, self.W_dec, per_sample_weights=values, mode="sum")
+        return (summed + self.b_dec).reshape(*code.values.shape[:-1], self.d_model)
 
     @torch.no_grad()
     def save(self, folder: Path) -> None:
@@ -193,6 +193,8 @@ def _load_saelens(folder: Path) -> TopKSAE:
     absent = [name for name in ("d_in", "d_sae", "k") if name not in config]
     if absent:
         raise ModelError(f"{folder / CONFIG_FILE} lacks {listed(absent)}.")
+    if not all(isinstance(config[name], int) for name in ("d_in", "d_sae", "k")):
+        raise ModelError(f"{folder / CONFIG_FILE}: d_in, d_sae and k must be whole numbers.")
     width, n_features = config["d_in"], config["d_sae"]
     weights = read_tensors(folder / WEIGHTS_FILE)
     shapes = {"W_enc": (width, n_features), "W_dec": (n_features, width), "b_enc": (n_features,), "b_dec": (width,)}
@@ -200,7 +202,8 @@ def _load_saelens(folder: Path) -> TopKSAE:
     if config.get("rescale_acts_by_decoder_norm", False):
         # such an autoencoder selects by, and reports, activation times decoder norm: the same as unit-norm weights
         norms = weights["W_dec"].norm(dim=1)
-        weights["W_dec"] = weights["W_dec"] / norms[:, None]
+        # a row of zeros stays one: its feature is never active, since its encoder becomes zero
+        weights["W_dec"] = weights["W_dec"] / norms.where(norms > 0, 1.0)[:, None]
         weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norms, weights["b_enc"] * norms
     b_in = weights["b_dec"] if config.get("apply_b_dec_to_input", True) else torch.zeros(width)
     sae = TopKSAE(width, n_features, config["k"])
@@ -217,8 +220,8 @@ def _load_published(folder: Path) -> TopKSAE:
     """
     path = folder / "sae_final.pt"
     weights = read_tensors(path)
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    n_features, width = shapes.get("W_enc.weight", (0, 0))
+    encoder = weights.get("W_enc.weight", torch.zeros(0, 0))
+    n_features, width = encoder.shape if encoder.ndim == 2 else (0, 0)
     expected = {
         "W_enc.weight": (n_features, width),
         "W_enc.bias": (n_features,),

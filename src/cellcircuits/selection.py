@@ -32,7 +32,7 @@ def select_cells(
         keep &= np.isin(present, labels)
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
-        raise DataError(f"No cell has all of {where}.")
+        raise DataError(f"No cell has all of {where}." if where else "The data hold 0 cells.")
     if n_cells == 0 or n_cells == len(rows):
         return rows
     if n_cells > len(rows):
@@ -62,6 +62,11 @@ def _draw_in_proportion(rows: np.ndarray, labels: np.ndarray, n_cells: int, rng:
         rng.choice(rows[labels == name], size=size, replace=False) for name, size in zip(names, quota, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def default_source_layers(layers: list[int], n_layers: int) -> list[int]:
+    """The first layer with an autoencoder, and those at one and two thirds of the depth that have layers above."""
+    return sorted({layers[0], *(layer for layer in (n_layers // 3, 2 * n_layers // 3) if layer in layers[:-1])})
 
 
 def pick_sources(features: pd.DataFrame, settings: TraceSettings, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,12 @@ from cellcircuits.errors import SettingsError
 PROBABILITY = (0.0, 1.0)
 
 
-def _check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    if not low <= value <= high:
-        raise SettingsError(f"`{name}` must lie between {low} and {high}; found {value}.")
+def _check_ranges(section: object, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not low <= value <= high:
+            allowed = f"be at least {low}" if high == inf else f"lie between {low} and {high}"
+            raise SettingsError(f"`{name}` must {allowed}; found {value}.")
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,8 @@ class CellsSettings:
     """Seed of the draw."""
 
     def __post_init__(self) -> None:
-        _check_range("min_mapped_genes", self.min_mapped_genes, *PROBABILITY)
-        _check_range("max_length", self.max_length, 0)
-        _check_range("n_cells", self.n_cells, 0)
+        _check_ranges(self, *PROBABILITY, "min_mapped_genes")
+        _check_ranges(self, 0, inf, "max_length", "n_cells", "seed")
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,9 @@ class TrainSettings:
     """Seed of initial weights, order and split."""
 
     def __post_init__(self) -> None:
-        _check_range("held_out", self.held_out, 0.01, 0.9)
-        for name in ("expansion", "k", "epochs", "batch_positions", "model_batch"):
-            _check_range(name, getattr(self, name), 1)
+        _check_ranges(self, 0.01, 0.9, "held_out")
+        _check_ranges(self, 1, inf, "expansion", "k", "epochs", "batch_positions", "model_batch")
+        _check_ranges(self, 0, inf, "learning_rate", "auxiliary_weight", "dead_after_positions", "seed")
         if self.buffer_positions < self.batch_positions:
             raise SettingsError("`buffer_positions` must be at least `batch_positions`.")
 
@@ -124,9 +127,7 @@ class AnnotateSettings:
     top_genes: int = 20
     """Genes per feature."""
     min_firings: int = 10
-    """A gene counts for a feature when the feature fired on it at least this often ..."""
-    min_firing_cells: int = 3
-    """... in at least this many cells."""
+    """A gene counts for a feature when the feature fired on it in at least this many cells."""
     min_term_genes: int = 5
     """Smallest gene set tested, counted within the background."""
     max_term_genes: int = 500
@@ -143,8 +144,10 @@ class AnnotateSettings:
     """Seed of the random gene lists."""
 
     def __post_init__(self) -> None:
-        _check_range("max_q", self.max_q, *PROBABILITY)
-        _check_range("top_genes", self.top_genes, 3)
+        _check_ranges(self, *PROBABILITY, "max_q")
+        _check_ranges(self, 3, inf, "top_genes")
+        _check_ranges(self, 1, inf, "min_firings", "min_term_genes", "max_term_genes", "min_overlap", "null_draws")
+        _check_ranges(self, 0, inf, "max_cells", "seed")
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,9 @@ class TraceSettings:
     """Cells traced; 0: all."""
     stratify_by: str = ""
     """obs column whose labels are drawn in proportion; empty: draw uniformly."""
+    context: Literal["exact", "frozen"] = "exact"
+    """"exact": every position is carried upward. "frozen": only those at which the source is active, the others stay as
+    they were in the clean pass; far cheaper where sources are active at few positions."""
     batch_size: int = 16
     """Ablated copies of a cell per forward pass."""
     cells_per_part: int = 10
@@ -174,9 +180,9 @@ class TraceSettings:
     """Seed of the draws of cells and features."""
 
     def __post_init__(self) -> None:
-        _check_range("min_firing_rate", self.min_firing_rate, *PROBABILITY)
-        for name in ("n_features", "batch_size", "cells_per_part"):
-            _check_range(name, getattr(self, name), 1)
+        _check_ranges(self, *PROBABILITY, "min_firing_rate")
+        _check_ranges(self, 1, inf, "n_features", "batch_size", "cells_per_part")
+        _check_ranges(self, 0, inf, "n_cells", "seed")
 
 
 @dataclass(frozen=True)
@@ -196,19 +202,20 @@ class EdgesSettings:
     """Calibrated: share of responding cells with the sign of the mean, at least. Published: consistency above this."""
 
     def __post_init__(self) -> None:
-        _check_range("max_q", self.max_q, *PROBABILITY)
-        _check_range("min_agreement", self.min_agreement, *PROBABILITY)
-        _check_range("min_cells", self.min_cells, 2)
+        _check_ranges(self, *PROBABILITY, "max_q", "min_agreement")
+        _check_ranges(self, 2, inf, "min_cells")
+        _check_ranges(self, 0, inf, "min_snr")
 
 
 @dataclass(frozen=True)
 class FindingsSettings:
     """The biological questions."""
 
-    permutations: int = 1000
-    """Draws of each permutation null."""
-    seed: int = 0
-    """Seed of the permutations."""
+    max_q: float = 0.05
+    """Largest Benjamini-Hochberg q at which a pair of gene programs counts as connected beyond chance."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, *PROBABILITY, "max_q")
 
 
 @dataclass(frozen=True)
@@ -279,10 +286,12 @@ def read_settings(path: str | Path) -> Settings:
         raise SettingsError(f"Cannot read the settings file {path}: {error.strerror or error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not a TOML file: {error}.") from error
-    return _resolve_paths(settings_from_dict(content, origin=path.name), path.parent)
+    return resolve_paths(settings_from_dict(content, origin=path.name), path.parent)
 
 
-def _resolve_paths(settings: Settings, base: Path) -> Settings:
+def resolve_paths(settings: Settings, base: Path) -> Settings:
+    """The same settings with absolute paths; relative ones are taken from `base`."""
+
     def resolve(text: str, words: tuple[str, ...] = ("demo", "")) -> str:
         return text if text in words else str((base / Path(text).expanduser()).resolve())
 

@@ -129,7 +129,7 @@ label | string | - | Label of the feature
 degree | int64 | edges | Edges that leave ("out") or reach ("in") the feature
 degree_per_layer | float64 | edges | Degree / number of layers that were measured above ("out") or traced below ("in")
 firing_rate | float64 | share | Share of gene positions at which the feature is active
-degree_residual | float64 | 1 | log10(1 + degree per layer) beyond what the firing rate predicts (linear in log10 firing rate)
+degree_residual | float64 | 1 | log10(1 + degree per layer) beyond what the firing rate predicts (linear in log10 firing rate); NaN if it never fires
 """)
 
 SIGNS = _columns("""
@@ -146,8 +146,8 @@ source_label | string | - | Label of the source features
 target_label | string | - | Label of the target features
 n_edges | int64 | edges | Edges between features of these labels
 n_expected | float64 | edges | Mean number when target labels are permuted within target layers
-p_value | float64 | probability | Share of permutations with at least as many edges, with 1 added
-q_value | float64 | probability | Benjamini-Hochberg over all pairs of labels that have an edge
+p_value | float64 | probability | Chance of at least as many edges under these permutations, exact
+q_value | float64 | probability | Benjamini-Hochberg over all pairs of different labels that could have an edge
 mean_snr | float64 | 1 | Mean signal-to-noise ratio
 share_negative | float64 | share | Share of edges with a negative delta (the source supports the target)
 strongest | string | - | Strongest edge, as L<layer>/F<feature> -> L<layer>/F<feature>

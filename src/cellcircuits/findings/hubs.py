@@ -14,7 +14,8 @@ def hubs(edges: pd.DataFrame, features: pd.DataFrame, sources: pd.DataFrame, tes
     Degrees are divided by the number of layers that could be reached (out) or that had sources below (in): a feature
     of an early layer has more layers above it. Features that fire often are measured in more cells and positions and
     have more edges for that reason alone; `degree_residual` is what is left of log10(1 + degree per layer) after a
-    straight line in log10(firing rate), fitted for each direction.
+    straight line in log10(firing rate), fitted for each direction. Features that never fired (an ablation can still
+    wake them) have none.
     """
     above = tested.groupby("source_layer")["target_layer"].nunique()
     below = tested.groupby("target_layer")["source_layer"].nunique()
@@ -41,10 +42,15 @@ def _rows(direction: str, degree: pd.Series, n_layers: pd.Series) -> pd.DataFram
 
 
 def _residual(frame: pd.DataFrame) -> np.ndarray:
-    """Residuals of log10(1 + degree per layer) on log10(firing rate); 0 where a line cannot be fitted."""
+    """Residuals of log10(1 + degree per layer) on log10(firing rate), NaN where the rate is 0.
+
+    They are 0 where a line cannot be fitted: for fewer than three features, or if all have the same rate.
+    """
     rate = frame["firing_rate"].to_numpy()
-    if len(frame) < 3 or np.unique(rate).size < 2:
-        return np.zeros(len(frame))
-    x, y = np.log10(rate), np.log10(1 + frame["degree_per_layer"].to_numpy())
-    slope, intercept = np.polyfit(x, y, 1)
-    return y - (slope * x + intercept)
+    fires = rate > 0
+    residual = np.where(fires, 0.0, np.nan)
+    if fires.sum() >= 3 and np.unique(rate[fires]).size >= 2:
+        x, y = np.log10(rate[fires]), np.log10(1 + frame["degree_per_layer"].to_numpy()[fires])
+        slope, intercept = np.polyfit(x, y, 1)
+        residual[fires] = y - (slope * x + intercept)
+    return residual

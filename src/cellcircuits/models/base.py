@@ -11,7 +11,8 @@ import anndata as ad
 import numpy as np
 import torch
 
-from cellcircuits.errors import ModelError
+from cellcircuits.errors import ModelError, SettingsError
+from cellcircuits.positions import Positions
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
 
@@ -40,6 +41,42 @@ class Model(torch.nn.Module):
         self, hidden: torch.Tensor, tokens: Tokens, start: int, stop: int
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Run blocks start, ..., stop - 1 on `hidden` and yield (layer, output of that block)."""
+
+    has_frozen_context = False
+    """Whether `replay(frozen=True)` is possible."""
+
+    def replay(
+        self,
+        clean: dict[int, torch.Tensor],
+        cell: Tokens,
+        rows: torch.Tensor,
+        at: Positions,
+        start: int,
+        stop: int,
+        frozen: bool = False,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run copies of one cell that were changed at some positions, and yield (layer, states at these positions).
+
+        Parameters
+        ----------
+        clean
+            {layer: undisturbed output (1, position, d_model)} of block start - 1; if frozen, of all up to stop - 2.
+        cell
+            The single cell.
+        rows
+            Changed states that enter block `start`, (read, d_model), at the pairs (copy, position) of `at`.
+        frozen
+            Only the changed positions are carried upward; all others stay as they were in the clean pass.
+
+        Any model can do this through `run_layers`; an adapter may do it faster.
+        """
+        if frozen:
+            raise SettingsError(f'The model {self.name!r} offers no frozen context. Set context = "exact".')
+        hidden = clean[start - 1].repeat(at.n_copies, 1, 1)
+        hidden[at.copy, at.position] = rows
+        copies = cell.take(np.zeros(at.n_copies, dtype=np.int64))
+        for layer, state in self.run_layers(hidden, copies, start, stop):
+            yield layer, state[at.copy, at.position]
 
     def reference_hidden_states(self, tokens: Tokens) -> list[torch.Tensor] | None:
         """Block outputs by the model's original implementation, for `check_model`; None where there is none."""

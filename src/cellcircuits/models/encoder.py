@@ -9,13 +9,15 @@ One implementation serves both families, so the engine can start at any block an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cellcircuits.models.base import Model, key_padding_mask
+from cellcircuits.positions import Positions
 from cellcircuits.tokens import Tokens
 
 
@@ -35,21 +37,61 @@ class EncoderBlock(nn.Module):
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Block output for every position; `hidden` (cell, position, d_model), `mask` (cell, 1, 1, position)."""
         query, key, value = (self._heads(part) for part in self.qkv(hidden).chunk(3, dim=-1))
-        return self._finish(hidden, F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+        attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self._finish_rows(hidden, attention.transpose(1, 2).flatten(-2))
+
+    def read(self, hidden: torch.Tensor, at: Positions, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Block output at the positions `at` alone, (read, d_model): every position is looked at, only these look.
+
+        The same numbers as `forward(hidden, mask)[at.copy, at.position]`, without the queries and the feed-forward
+        layers of all other positions.
+        """
+        key, value = (self._heads(part) for part in self._project(hidden, 1, 3).chunk(2, dim=-1))
+        rows = hidden[at.copy, at.position]
+        query = self._heads(at.padded(self._project(rows, 0, 1)))
+        attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self._finish_rows(rows, at.unpadded(attention.transpose(1, 2).flatten(-2)))
+
+    def read_frozen(self, rows: torch.Tensor, at: Positions, clean: torch.Tensor) -> torch.Tensor:
+        """Block output at the changed positions `at`, (read, d_model), if all other positions stay as they were.
+
+        `rows` (read, d_model) are the changed inputs, `clean` (1, position, d_model) the undisturbed input of the
+        block. A changed position looks at the clean keys and values of the unchanged positions, and at the changed
+        ones of its own copy.
+        """
+        query, key, value = (self._heads(at.padded(part)) for part in self.qkv(rows).chunk(3, dim=-1))
+        old_key, old_value = (self._heads(part) for part in self._project(clean, 1, 3).chunk(2, dim=-1))
+        scale = query.shape[-1] ** -0.5
+        # (copy, head, slot, position): scores against clean keys, with the columns of changed positions taken out
+        scores = (query @ old_key.transpose(-1, -2)) * scale
+        scores.masked_fill_(at.changed(clean.shape[1])[:, None, None, :], -torch.inf)
+        # (copy, head, slot, slot): scores against the changed keys of the same copy
+        own = (query @ key.transpose(-1, -2)) * scale
+        own.masked_fill_(~at.filled[:, None, None, :], -torch.inf)
+        weights = torch.cat([scores, own], dim=-1).softmax(dim=-1)
+        n_positions = clean.shape[1]
+        attention = weights[..., :n_positions] @ old_value + weights[..., n_positions:] @ value
+        return self._finish_rows(rows, at.unpadded(attention.transpose(1, 2).flatten(-2)))
+
+    def _project(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Parts `first` to `last` of query, key and value (0, 1, 2)."""
+        width = self.qkv.in_features
+        return F.linear(x, self.qkv.weight[first * width : last * width], self.qkv.bias[first * width : last * width])
+
+    def _finish_rows(self, rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        middle = self.norm1(rows + self.out(attention))
+        return self.norm2(middle + self.linear2(F.relu(self.linear1(middle))))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """(cell, position, d_model) to (cell, head, position, d_head)."""
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-
-    def _finish(self, hidden: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        middle = self.norm1(hidden + self.out(attention.transpose(1, 2).flatten(-2)))
-        return self.norm2(middle + self.linear2(F.relu(self.linear1(middle))))
 
 
 class EncoderModel(Model):
     """A stack of `EncoderBlock`s; subclasses set `blocks` and write `tokenize` and `embed`."""
 
     blocks: nn.ModuleList
+    has_frozen_context = True
 
     def run_layers(
         self, hidden: torch.Tensor, tokens: Tokens, start: int, stop: int
@@ -58,3 +100,27 @@ class EncoderModel(Model):
         for layer in range(start, stop):
             hidden = self.blocks[layer](hidden, mask)
             yield layer, hidden
+
+    def replay(
+        self,
+        clean: dict[int, torch.Tensor],
+        cell: Tokens,
+        rows: torch.Tensor,
+        at: Positions,
+        start: int,
+        stop: int,
+        frozen: bool = False,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        blocks = cast(Sequence[EncoderBlock], self.blocks)
+        if frozen:
+            for layer in range(start, stop):
+                rows = blocks[layer].read_frozen(rows, at, clean[layer - 1])
+                yield layer, rows
+            return
+        hidden = clean[start - 1].repeat(at.n_copies, 1, 1)
+        hidden[at.copy, at.position] = rows
+        for layer in range(start, stop - 1):
+            hidden = blocks[layer](hidden)
+            yield layer, hidden[at.copy, at.position]
+        # nothing above the last block reads its other positions
+        yield stop - 1, blocks[stop - 1].read(hidden, at)

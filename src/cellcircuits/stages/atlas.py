@@ -11,7 +11,7 @@ from cellcircuits.summary import summarise
 
 def atlas_stage(run: Run, progress: Progress) -> None:
     """Write the site from the run's tables; write `atlas/`."""
-    run.require("annotate", "edges", "findings")
+    run.require("annotate", "trace", "edges", "findings")
     opened = OpenRun(run.folder, run.settings)
     tables = {
         "features": opened.features,

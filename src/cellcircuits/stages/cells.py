@@ -85,6 +85,8 @@ def read_cells(settings: CellsSettings) -> ad.AnnData:
 
         adata = demo_cells()
     else:
+        if not settings.data:
+            raise DataError('cells.data is not set. Set it to an AnnData file (.h5ad), or to "demo".')
         adata = _read_h5ad(Path(settings.data))
     rows = select_cells(adata.obs, settings.where, settings.n_cells, settings.stratify_by, settings.seed)
     chosen = adata if len(rows) == adata.n_obs else adata[rows]
@@ -92,7 +94,7 @@ def read_cells(settings: CellsSettings) -> ad.AnnData:
 
 
 def _read_h5ad(path: Path) -> ad.AnnData:
-    if not str(path) or not path.exists():
+    if not path.exists():
         raise DataError(f"There is no file {path}. Set cells.data to an AnnData file (.h5ad).")
     try:
         # backed: the matrix of cells that were not asked for is never read

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pandas as pd
 
 from cellcircuits.edge_calling import count_pairs, edges, sign_shares
-from cellcircuits.errors import RunError
-from cellcircuits.moments import Moments, load_moments
+from cellcircuits.moments import load_trace
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
 from cellcircuits.tables import write_table
-
-
-def load_trace(folder: Path) -> list[Moments]:
-    """Moments of every source layer of a finished trace, in order of layer.
-
-    Raises
-    ------
-    RunError
-        If there are none.
-    """
-    paths = sorted(folder.glob("moments_L*.safetensors"))
-    if not paths:
-        raise RunError(f"{folder} holds no moments. Run `trace` again.")
-    return [load_moments(path) for path in paths]
 
 
 def edges_stage(run: Run, progress: Progress) -> None:

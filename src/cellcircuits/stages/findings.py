@@ -27,14 +27,14 @@ def findings_stage(run: Run, progress: Progress) -> None:
         advance(1)
         found["hubs"] = hubs(edges, features, sources, tested)
         advance(1)
-        found["circuits"] = circuits(edges, features, settings.permutations, settings.seed)
+        found["circuits"] = circuits(edges, features)
         advance(1)
-    significant = found["circuits"][found["circuits"]["q_value"] <= run.settings.edges.max_q]
+    significant = found["circuits"][found["circuits"]["q_value"] <= settings.max_q]
     summary = {
         "n_edges": len(edges),
         "n_label_pairs": len(found["circuits"]),
         "n_label_pairs_beyond_chance": len(significant),
-        "n_label_pairs_beyond_chance_expected_false": run.settings.edges.max_q * len(significant),
+        "n_label_pairs_beyond_chance_expected_false": settings.max_q * len(significant),
     }
     with run.writing("findings", summary=summary) as folder:
         for name, table in found.items():

@@ -24,7 +24,7 @@ from cellcircuits.moments import Moments, load_moments, save_moments
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
 from cellcircuits.sae import TopKSAE, check_saes, load_saes
-from cellcircuits.selection import pick_sources, select_cells
+from cellcircuits.selection import default_source_layers, pick_sources, select_cells
 from cellcircuits.settings import TraceSettings
 from cellcircuits.stages.cells import run_model
 from cellcircuits.tables import make_table, read_table, write_table
@@ -42,6 +42,7 @@ class TracePlan:
     targets: dict[int, list[int]]
     """{source layer: target layers}."""
     cells_per_part: int
+    context: str
     inputs: dict[str, str]
     """Hashes of the artifacts that are traced."""
 
@@ -67,13 +68,12 @@ def make_plan(
         If layers, labels or numbers do not fit the run.
     """
     layers = sorted(int(layer) for layer in features["layer"].unique())
-    defaults = sorted({layers[0], *(layer for layer in (n_layers // 3, 2 * n_layers // 3) if layer in layers[:-1])})
-    source_layers = settings.source_layers or defaults
-    present = dict.fromkeys(layers)
+    source_layers = settings.source_layers or default_source_layers(layers, n_layers)
+    unknown = sorted({*source_layers, *settings.target_layers} - set(layers))
+    if unknown:
+        raise SettingsError(f"Layer {listed(unknown)} has no autoencoder; there are some for {layers}.")
     targets = {}
     for layer in source_layers:
-        if layer not in present:
-            raise SettingsError(f"Source layer {layer} has no autoencoder; there are some for {layers}.")
         above = [t for t in layers if t > layer]
         targets[layer] = [t for t in (settings.target_layers or above) if t in above]
         if not targets[layer]:
@@ -91,7 +91,7 @@ def make_plan(
             f"No feature of layer {listed(empty)} can be a source (select = {settings.select!r}, "
             f"min_firing_rate = {settings.min_firing_rate}). Lower min_firing_rate or choose another `select`."
         )
-    return TracePlan([int(row) for row in rows], sources, targets, settings.cells_per_part, inputs)
+    return TracePlan([int(row) for row in rows], sources, targets, settings.cells_per_part, settings.context, inputs)
 
 
 def trace_stage(run: Run, progress: Progress) -> None:
@@ -103,7 +103,7 @@ def trace_stage(run: Run, progress: Progress) -> None:
     inputs = {stage: run.stage_hash(stage) for stage in ("cells", "train", "annotate")}
     plan = make_plan(tokens, features, run.settings.trace, model.n_layers, inputs)
     work = _open_work(run, plan)
-    failed = _trace_parts(plan, work, model, tokens, saes, run.settings.trace.batch_size, progress)
+    failed = _trace_parts(plan, work, model, tokens, saes, run.settings.trace, progress)
     if failed:
         raise DataError(
             f"{len(failed)} of {len(plan.parts)} parts could not be traced; the others are kept. First: {failed[0]}"
@@ -157,7 +157,7 @@ def _trace_parts(
     model: Model,
     tokens: Tokens,
     saes: dict[int, TopKSAE],
-    batch_size: int,
+    settings: TraceSettings,
     progress: Progress,
 ) -> list[str]:
     """Compute the parts that are not there yet; returns the errors of those that could not be."""
@@ -173,7 +173,7 @@ def _trace_parts(
         for part in missing:
             rows = plan.parts[part]
             try:
-                found = trace_cells(model, tokens.take(rows), saes, sources, plan.targets, batch_size)
+                found = trace_cells(model, tokens.take(rows), saes, sources, plan.targets, settings)
             except CellCircuitsError as error:
                 failed.append(str(error))
                 continue

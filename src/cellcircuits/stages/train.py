@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from cellcircuits.errors import SettingsError
+from cellcircuits.errors import DataError, SettingsError
 from cellcircuits.fit import fit_saes, measure_quality, split_cells
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
@@ -18,6 +18,8 @@ def train_stage(run: Run, progress: Progress) -> None:
     """Train (or take over) one autoencoder per layer; write `sae/`."""
     run.require("cells")
     settings, model, tokens = run.settings.train, run_model(run), load_tokens(run.path("cells"))
+    if len(tokens) < 2:
+        raise DataError("Autoencoders need at least two cells, one of them held out; the run has one.")
     fitted, held_out = split_cells(len(tokens), settings.held_out, settings.seed)
     if settings.saes:
         saes = load_saes(settings.saes)

@@ -1,0 +1,213 @@
+"""The engine against the published procedure on the same work, in one process, and against the machine's limit.
+
+    python benchmarks/tracing.py                     every shape
+    python benchmarks/tracing.py demo V1-10M@512     some
+
+For each shape and source layer: seconds of the published procedure, of the exact and of the frozen context, on the same
+model, autoencoders, cells and features; whether the edges under the published rule are the same; and the share of our
+time that the strictly necessary arithmetic would take at the rate of a matrix product measured in the same run.
+"""
+
+import argparse
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import cellcircuits as cc
+from cellcircuits.ablate import Tracer, trace_cells
+from cellcircuits.fit import fit_saes
+from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
+from cellcircuits.plan import matmul_rate
+from cellcircuits.sae import TopKSAE
+from cellcircuits.settings import TraceSettings, TrainSettings
+from published import BertPasses, ScgptPasses, published_trace
+
+SHAPES = {
+    "demo-geneformer": None,
+    "demo-scgpt": None,
+    "V1-10M@512": (6, 256, 4, 512, 512),
+    "V1-10M@2048": (6, 256, 4, 512, 2048),
+    "V2-316M@512": (18, 1152, 18, 4608, 512),
+}
+"""Layers, width, heads, feed-forward width, tokens per cell. Random weights serve for speed."""
+COLUMNS = ["shape", "source layer", "features x cells", "active positions", "published s", "exact s", "frozen s"]
+COLUMNS += ["published / exact", "published / frozen", "limit / exact", "same edges", "r of frozen and exact"]
+
+
+def random_model(layers: int, width: int, heads: int, feedforward: int, length: int):
+    """A Geneformer of this shape with random weights, and cells of random genes."""
+    torch.manual_seed(0)
+    config = {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": feedforward,
+        "max_position_embeddings": length,
+        "vocab_size": 5000,
+        "model_type": "bert",
+    }
+    model = Geneformer(CONFIG_DEFAULTS | config).eval().requires_grad_(False)
+    rng = np.random.default_rng(0)
+    ids = np.array([rng.choice(np.arange(4, 5000), size=length, replace=False) for _ in range(64)])
+    return model, cc.Tokens.from_ids(ids)
+
+
+def random_saes(model, cells, k: int = 32) -> dict[int, TopKSAE]:
+    """Autoencoders with random unit directions, centred on the activations: k of 4 x width features fire."""
+    made, cell = {}, cells.take([0])
+    for layer, state in model.run_layers(model.embed(cell), cell, 0, model.n_layers):
+        directions = torch.nn.functional.normalize(torch.randn(4 * model.d_model, model.d_model), dim=1)
+        sae = TopKSAE(model.d_model, 4 * model.d_model, k)
+        zeros = torch.zeros(4 * model.d_model)
+        mean = state[0].mean(dim=0)
+        weights = {"W_enc": directions.T.clone(), "W_dec": directions, "b_enc": zeros, "b_dec": mean, "b_in": mean}
+        sae.load_state_dict(weights)
+        made[layer] = sae.requires_grad_(False)
+    return made
+
+
+def prepare(name: str, n_cells: int):
+    """(model, cells, autoencoders, passes of the published procedure) of a shape."""
+    if name.startswith("demo"):
+        family = name.removeprefix("demo-")
+        model = cc.load_model(family, "demo", device="cpu")
+        cells = model.tokenize(cc.demo_cells())
+        settings = TrainSettings(k=16, epochs=2)
+        saes = fit_saes(model, cells, list(range(model.n_layers)), settings)
+        chosen = cells.take(np.linspace(0, 699, n_cells).astype(int))
+    else:
+        model, cells = random_model(*SHAPES[name])
+        saes, chosen = random_saes(model, cells), cells.take(range(n_cells))
+    passes = ScgptPasses(model) if model.name == "scgpt" else BertPasses(model)
+    return model, chosen, saes, passes
+
+
+def firing_features(model, cells, saes, layer: int, number: int, rng) -> np.ndarray:
+    """Random features of a layer that are active in the first cell."""
+    code = Tracer(model, saes, 1).clean_pass(cells.take([0]), [layer], [layer]).codes[layer]
+    active = np.unique(code.indices[code.values > 0].numpy())
+    return np.sort(rng.choice(active, size=min(number, len(active)), replace=False))
+
+
+def necessary_operations(work: "Work", reads: float) -> float:
+    """Arithmetic of an exact trace: the blocks above the source, the last one only for what is read; one clean pass."""
+    model, n_sae = work.model, work.saes[work.source].n_features
+    d, ff, above = model.d_model, model.blocks[0].linear1.out_features, model.n_layers - 1 - work.source
+    total = 0.0
+    for length in work.cells.lengths:
+        block = length * (8 * d**2 + 4 * d * ff + 4 * d * length)
+        last = length * 4 * d**2 + reads * (4 * d**2 + 4 * d * ff + 4 * d * length)
+        encode = reads * 2 * d * n_sae * above
+        total += len(work.features) * ((above - 1) * block + last + encode)
+        total += model.n_layers * block + above * length * 2 * d * n_sae
+    return total
+
+
+def timed(work):
+    """(seconds, result)."""
+    started = perf_counter()
+    result = work()
+    return perf_counter() - started, result
+
+
+def same_edges(moments, published, min_snr: float = 0.5, min_consistency: float = 0.7) -> tuple[int, int]:
+    """(edges in both, edges in either) under the published rule."""
+    ours = cc.edges(moments, rule="published", min_snr=min_snr, min_agreement=min_consistency)
+    columns = ours[["source_feature", "target_layer", "target_feature"]]
+    mine = set(map(tuple, columns.itertuples(index=False, name=None)))
+    theirs = {(f, t, e) for (f, t), w in published.items() for e in w.edges(min_snr, min_consistency)}
+    return len(mine & theirs), len(mine | theirs)
+
+
+class Work(NamedTuple):
+    """What is traced: the same for the published procedure and for the engine."""
+
+    model: cc.Model
+    cells: cc.Tokens
+    saes: dict[int, TopKSAE]
+    source: int
+    features: np.ndarray
+
+    def trace(self, context: str):
+        """Moments by the engine."""
+        targets = {self.source: [t for t in self.saes if t > self.source]}
+        sources = {self.source: self.features}
+        return trace_cells(self.model, self.cells, self.saes, sources, targets, TraceSettings(context=context))
+
+
+def compare(work: Work, passes) -> tuple[np.ndarray, list[str]]:
+    """(seconds of published, exact, frozen and the limit; cells of the printed row) of one source layer."""
+    for context in ("exact", "frozen"):
+        work.trace(context)  # the first run of a shape also pays for memory and thread pools
+    exact_seconds, exact = timed(partial(work.trace, "exact"))
+    frozen_seconds, frozen = timed(partial(work.trace, "frozen"))
+    rate = matmul_rate()
+    slow = partial(published_trace, passes, work.cells, work.saes, work.source, work.features.tolist())
+    seconds, published = timed(slow)
+    both, either = same_edges(exact, published)
+    reads = mean_reads(work)
+    limit = necessary_operations(work, reads) / rate
+    numbers = [f"{len(work.features)} x {len(work.cells)}", f"{reads:.0f}"]
+    numbers += [f"{s:.2f}" for s in (seconds, exact_seconds, frozen_seconds)]
+    numbers += [f"{seconds / exact_seconds:.1f}", f"{seconds / frozen_seconds:.1f}", f"{limit / exact_seconds:.2f}"]
+    numbers += [f"{both:,} of {either:,}", f"{correlation(exact, frozen):.4f}"]
+    return np.array([seconds, exact_seconds, frozen_seconds, limit]), numbers
+
+
+def measure(name: str, n_cells: int, n_features: int) -> None:
+    """Print the rows of one shape: every source layer, then all of them."""
+    model, cells, saes, passes = prepare(name, n_cells)
+    rng = np.random.default_rng(0)
+    sources = [layer for layer in (0, model.n_layers // 3, 2 * model.n_layers // 3) if layer < model.n_layers - 1]
+    seconds = []
+    for source in sources:
+        features = firing_features(model, cells, saes, source, n_features, rng)
+        spent, numbers = compare(Work(model, cells, saes, source, features), passes)
+        seconds.append(spent)
+        print_row(name, str(source), *numbers)
+    published, exact, frozen, limit = np.sum(seconds, axis=0)
+    ratios = np.array([(s[0] / s[1], s[0] / s[2]) for s in seconds]).mean(axis=0)
+    totals = [f"{value:.2f}" for value in (published, exact, frozen)]
+    totals += [f"{published / exact:.1f} (mean {ratios[0]:.1f})", f"{published / frozen:.1f} (mean {ratios[1]:.1f})"]
+    print_row(name, "all", "", "", *totals, f"{limit / exact:.2f}", "", "")
+
+
+def print_row(*cells: str) -> None:
+    """One row of the table."""
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def mean_reads(work: Work) -> float:
+    """Mean number of active positions of an ablated copy."""
+    counts, source = [], work.source
+    for row in range(len(work.cells)):
+        cell = work.cells.take([row])
+        code = Tracer(work.model, work.saes, 1).clean_pass(cell, [source], [source]).codes[source]
+        dense = code.dense(work.saes[source].n_features)[torch.from_numpy(cell.gene_mask[0])][:, work.features]
+        counts += [n for n in (dense > 0).sum(dim=0).tolist() if n]
+    return float(np.mean(counts))
+
+
+def correlation(exact, frozen) -> float:
+    """Correlation of mean deltas between the two contexts, over all pairs."""
+    a = np.concatenate([exact.mean(t).ravel() for t in exact.sums])
+    b = np.concatenate([frozen.mean(t).ravel() for t in frozen.sums])
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shapes", nargs="*", default=list(SHAPES), help=", ".join(SHAPES))
+    parser.add_argument("--cells", type=int, default=2)
+    parser.add_argument("--features", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    print(f"matrix product: {matmul_rate() / 1e9:.0f} G operations per second, {given.threads} threads")
+    print_row(*COLUMNS)
+    print_row(*["---"] * len(COLUMNS))
+    for shape in given.shapes:
+        measure(shape, given.cells, given.features)

@@ -1,0 +1,292 @@
+"""Write docs/artifacts.md, and the costs in docs/published-conditions.md, from the code.
+
+python scripts/write_docs.py
+"""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from cellcircuits.export import ENDINGS
+from cellcircuits.findings.consensus import Consensus
+from cellcircuits.formats import FORMAT_VERSION
+from cellcircuits.moments import STATISTICS
+from cellcircuits.plan import cell_lengths, estimate, model_shape
+from cellcircuits.report import readable_bytes
+from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
+from cellcircuits.sae import CONFIG_FILE, WEIGHTS_FILE
+from cellcircuits.settings import read_settings
+from cellcircuits.tables import TABLES
+
+ROOT = Path(__file__).parents[1]
+ARTIFACTS, CONDITIONS = ROOT / "docs" / "artifacts.md", ROOT / "docs" / "published-conditions.md"
+
+ROWS = {
+    "edges": "One row per edge: all tested pairs that pass the rule, without a cut.",
+    "features": "One row per feature of every layer.",
+    "feature_genes": "One row per feature and top gene.",
+    "terms": "One row per feature and enriched gene set, best first.",
+    "sources": "One row per ablated feature.",
+    "tested": "One row per pair of source layer and target layer.",
+    "attenuation": "One row per pair of source layer and target layer.",
+    "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
+    "signs": "One row per rule: the share of negative effects beside the share that the rule alone makes.",
+    "circuits": "One row per ordered pair of different labels that an edge joins.",
+    "consensus": "One row per ordered pair of labels that two runs connect. Made by `cellcircuits demo`.",
+}
+"""What a row of each table is."""
+
+FILES: dict[str, list[tuple[str, str]]] = {
+    "cells": [
+        ("tokens.safetensors", "The tokenised cells."),
+        (
+            "obs.parquet",
+            "One row per cell, in the order of the tokens: all columns of `AnnData.obs`; text for categories.",
+        ),
+        (
+            "genes.parquet",
+            "One row per token id: `token_id`, `gene_id`, `symbol` (the last two empty for special tokens).",
+        ),
+        ("tokens.json", "`pad_id`, and `info`: the content of coverage.json."),
+        ("coverage.json", "How much of the data the model can see."),
+    ],
+    "train": [
+        (f"L*/{CONFIG_FILE}", "Configuration of the layer's autoencoder, as SAELens writes it."),
+        (f"L*/{WEIGHTS_FILE}", "Its weights, as SAELens writes them."),
+        ("quality.json", "Quality of every layer's autoencoder on held-out cells, {L00: {...}}."),
+    ],
+    "annotate": [
+        ("features.parquet", "Table `features`."),
+        ("feature_genes.parquet", "Table `feature_genes`."),
+        ("terms.parquet", "Table `terms`."),
+        ("summary.json", "Counts of every layer, {L00: {...}}."),
+    ],
+    "trace": [
+        ("plan.json", "Everything that decides the result; a trace is resumed only with the same plan."),
+        ("moments_L*.safetensors", "Sums over cells of the sources of one layer, for ALL targets."),
+        ("sources.parquet", "Table `sources`."),
+    ],
+    "edges": [
+        ("edges.parquet", "Table `edges`."),
+        ("tested.parquet", "Table `tested`."),
+        ("signs.parquet", "Table `signs`."),
+        ("summary.json", "The rule and the totals."),
+    ],
+    "findings": [
+        ("attenuation.parquet", "Table `attenuation`: how far do effects reach?"),
+        ("hubs.parquet", "Table `hubs`: which features have the most edges?"),
+        ("signs.parquet", "Table `signs`, as in `edges/`."),
+        ("circuits.parquet", "Table `circuits`: which gene programs act on which?"),
+        ("summary.json", "Totals."),
+        ("attenuation.png", "Edges per source against the distance between the layers."),
+        ("effect_sizes.png", "Histograms of `snr` and `relative_effect`, negative and positive apart."),
+        ("hubs.png", "Degree per layer against firing rate, and the features with the most edges."),
+        ("edge_map.png", "The strongest edges between the layers."),
+    ],
+    "atlas": [
+        ("index.html", "Entry of the site, with the overview; readable without a web server."),
+        ("style.css", "Its style."),
+        ("js/**/*.js", "Its pages, as ES modules."),
+        ("plots/*.png", "The figures of `findings/`."),
+        (
+            "data/**/*.json.gz",
+            "The tables, cut into gzip-compressed JSON files of columns that the pages load one at a time.",
+        ),
+    ],
+}
+"""Files of every stage (globs inside its folder) and what they hold, the manifest aside."""
+
+STATISTIC_MEANINGS = {
+    "sum_delta": "sum of delta",
+    "sum_squared_delta": "sum of delta squared",
+    "n_positive": "cells with a delta above 0",
+    "n_negative": "cells with a delta below 0",
+    "sum_clean": "sum of the mean clean activation of the target at the same positions",
+}
+STATISTIC_ROWS = "\n".join(f"| {i} | `{name}` | {STATISTIC_MEANINGS[name]} |" for i, name in enumerate(STATISTICS))
+
+DETAILS = {
+    "cells": """
+Arrays of `tokens.safetensors`, indexed (cell, position) and padded on the right:
+
+| array | type | meaning |
+|---|---|---|
+| `ids` | int32 | token ids; `pad_id` after the end of a cell |
+| `gene_mask` | bool | true where the token is a gene (not padding, `<cls>`, `<eos>`, `<mask>`) |
+| `values` | float32 | expression value of each token; only for models that read values |
+
+Keys of `coverage.json`: `genes` (columns of the matrix), `genes_detected` (with a count in any cell),
+`genes_detected_mapped` (of these, known to the model), `share_of_detected_genes_mapped`, `share_of_counts_mapped`,
+`genes_summed_into_another` (columns that share a token with another), `examples_unmapped`, `cells`, `cells_dropped`,
+`cells_truncated` (longer than the longest input), `longest_input` (Geneformer and scGPT), `input_mode`, `counts_from`
+(where in the AnnData).
+""",
+    "train": f"""
+`{WEIGHTS_FILE}`: `W_enc` (d_in, d_sae), `b_enc` (d_sae), `W_dec` (d_sae, d_in), `b_dec` (d_in), float32. The rows of
+`W_dec` have unit norm in autoencoders trained here.
+
+`{CONFIG_FILE}`: `architecture` ("topk"), `d_in` (width of the model), `d_sae` (features), `k` (active features per
+position), `dtype`, `device`, `apply_b_dec_to_input` (whether `b_dec` is subtracted before encoding),
+`normalize_activations`, `reshape_activations`, `rescale_acts_by_decoder_norm`, and `metadata`: `model_name`,
+`model_fingerprint` (sha256 of the model's weights), `hook_name`, `layer` (0-based block output), `input_mode`; in those
+of Kendiukhov 2026 also `source`.
+
+`quality.json`: `variance_explained` (1 - squared error / variance, over held-out gene positions), `l0` (mean active
+features per position), `dead_share` (features that fire nowhere in the held-out cells), `n_positions`.
+""",
+    "annotate": """
+`summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have
+an enriched gene set), `annotated_share` (of those with a gene list), `false_annotated_share` (the same for random gene
+lists), `n_background_genes`.
+""",
+    "trace": f"""
+`plan.json`: `cells` (rows in `cells/`), `sources` ({{source layer: features}}), `targets` ({{source layer: target
+layers}}), `cells_per_part`, `context`, `inputs` (hashes of the stages that are read).
+
+Arrays of `moments_L*.safetensors`:
+
+| array | type | shape | meaning |
+|---|---|---|---|
+| `source_features` | int64 | (source) | the ablated features |
+| `n_cells` | int64 | (group, readout, source) | cells in which the source was active, hence measured |
+| `sums/<layer>` | float64 | (statistic, group, readout, source, target) | sums over these cells; `sums/05`: layer 5 |
+
+The first axis of `sums/<layer>`:
+
+| index | statistic | meaning |
+|---|---|---|
+{STATISTIC_ROWS}
+
+One observation is one cell: delta = mean over the positions read of (ablated - clean) activation of the target. The
+metadata hold `labels` (JSON: `source_layer`, `groups`, `readouts`) and `statistics`. Moments of disjoint sets of cells
+add up.
+
+While a trace is under way, `.trace.parts/` holds its plan and the finished parts, `part<number>_L<layer>.safetensors`,
+in the same layout; it is removed at the end.
+""",
+    "edges": """
+`summary.json`: `rule`, `n_tested` (pairs), `n_responding` (pairs with a delta other than 0 in any cell), `n_edges`,
+`n_sources`, `n_sources_with_too_few_cells`, `signs` (the table `signs`).
+""",
+    "findings": """
+`summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),
+`n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
+number).
+""",
+    "atlas": """
+The site is static: any web server can hold the folder. `cellcircuits atlas RUN --open` serves it on this machine.
+""",
+}
+"""What a table of columns cannot say."""
+
+INTRODUCTION = f"""# Artifacts: every file and column
+
+Written by `scripts/write_docs.py` from the code. Format version {FORMAT_VERSION}; a newer one is refused.
+
+A run is a folder. Every stage writes one folder in it, complete or not at all: it is written under another name and
+renamed, the manifest last. `L*` is a layer with two digits, for example `L05`.
+
+| file | holds |
+|---|---|
+| `{RUN_FILE}` | `format_version` and `package_version` of the run |
+| `settings.toml` | all settings of the run, defaults included; `cellcircuits settings` prints the defaults |
+| `.lock` | held by the process that works on the run; empty |
+
+Every stage folder has a `{MANIFEST}`:
+
+| key | holds |
+|---|---|
+| `stage` | name of the stage |
+| `format_version`, `package_version` | of what wrote it |
+| `settings` | the settings that decide the artifact |
+| `inputs` | {{stage: hash}} of the artifacts it was made from; when one of them changes, this one is stale |
+| `record` | what the stage found out: counts, hashes of data and weights, quality |
+| `files` | {{file: {{size, sha256}}}} |
+| `hash` | sha256 of all of the above |
+| `created` | time, UTC |
+
+Tables are Parquet files; the metadata of their schema hold, under `cellcircuits`, the table's name and the format
+version. They are read with `pandas.read_parquet`, or as attributes of `cellcircuits.open_run(folder)`.
+"""
+
+OUTSIDE = f"""## Files outside a run
+
+`cellcircuits export RUN --format csv` writes `edges{ENDINGS["csv"]}`: the table `edges` with `source_label`,
+`source_genes`, `target_label` and `target_genes`. `--format graphml` (`edges{ENDINGS["graphml"]}`, for Gephi, igraph
+and Cytoscape) and `--format cytoscape` (`edges{ENDINGS["cytoscape"]}`) write a directed graph: a node per feature, for
+example `L3_F17`, with layer, feature, label, firing_rate and top_genes; an edge per edge with its numeric columns.
+
+`cellcircuits demo` writes, beside its run folders, `consensus.parquet` (table `consensus`) and `consensus.json` with
+{", ".join(f"`{field.name}`" for field in fields(Consensus) if field.name != "pairs")}.
+"""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _stage_section(stage: str) -> str:
+    folder = FOLDERS.get(stage, stage)
+    sections = ", ".join(f"[{name}]" for name in SECTIONS.get(stage, (stage,)))
+    read = ", ".join(f"`{name}`" for name in INPUTS[stage])
+    lines = [
+        f"## `{folder}/`: stage `{stage}`",
+        "",
+        f"Settings {sections}; reads {read or 'no other stage'}.",
+        "",
+        _row("file", "holds"),
+        "|---|---|",
+        *(_row(f"`{folder}/{name}`", meaning) for name, meaning in FILES[stage]),
+        _row(f"`{folder}/{MANIFEST}`", "See above."),
+    ]
+    return "\n".join(lines) + "\n" + DETAILS[stage]
+
+
+def _table_section(name: str) -> str:
+    rows = [_row(f"`{c.name}`", c.dtype, c.unit, c.meaning) for c in TABLES[name]]
+    header = [_row("column", "type", "unit", "meaning"), "|---|---|---|---|"]
+    return "\n".join([f"### `{name}`", "", ROWS[name], "", *header, *rows]) + "\n"
+
+
+def artifacts_page() -> str:
+    """The text of docs/artifacts.md."""
+    parts = [INTRODUCTION, *(_stage_section(stage) for stage in STAGES)]
+    parts += ["## Columns of the tables\n", *(_table_section(name) for name in TABLES), OUTSIDE]
+    return "\n".join(parts)
+
+
+def conditions_table() -> str:
+    """What `plan` says of the examples, for the stages that are run."""
+    lines = [_row("settings", "stage", "passes", "operations", "memory", "disk"), "|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "examples").glob("*.toml")):
+        settings = read_settings(path)
+        shape = model_shape(settings)
+        for cost in estimate(settings, shape, cell_lengths(settings, shape)):
+            taken_over = cost.stage == "train" and settings.train.saes
+            if not taken_over and (cost.stage == "train" or path.stem != "geneformer_multi_saes"):
+                sizes = readable_bytes(cost.memory_bytes), readable_bytes(cost.disk_bytes)
+                lines.append(
+                    _row(f"`{path.stem}`", cost.stage, f"{cost.passes:,}", _trillions(cost.operations), *sizes)
+                )
+    return "\n".join(lines)
+
+
+def _trillions(operations: float) -> str:
+    return f"{operations / 1e12:,.0f} T"
+
+
+def conditions_page() -> str:
+    """docs/published-conditions.md with its table as it should be."""
+    text = CONDITIONS.read_text(encoding="utf-8")
+    table = conditions_table()
+    return re.sub(r"(<!-- plan:.*?-->\n).*?(<!-- end)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write both documents."""
+    ARTIFACTS.write_text(artifacts_page(), encoding="utf-8")
+    CONDITIONS.write_text(conditions_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
