@@ -135,7 +135,9 @@ class Work(NamedTuple):
         """Moments by the engine."""
         targets = {self.source: [t for t in self.saes if t > self.source]}
         sources = {self.source: self.features}
-        return trace_cells(self.model, self.cells, self.saes, sources, targets, TraceSettings(context=context))
+        return trace_cells(self.model, self.cells, self.saes, sources, targets, TraceSettings(context=context))[
+            self.source
+        ]
 
 
 def compare(work: Work, passes) -> tuple[np.ndarray, list[str]]:

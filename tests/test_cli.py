@@ -375,22 +375,21 @@ def test_malformed_gene_sets(refused_run, tmp_path, text):
     refused_run(message, annotate={"gene_sets": [f"{tmp_path}/bad.gmt"]})
 
 
-def other_width() -> dict[int, TopKSAE]:
-    return {0: TopKSAE(17, 6, 2)}
-
-
-def other_input_mode() -> dict[int, TopKSAE]:
-    sae = TopKSAE(18, 6, 2)
-    sae.info = {"input_mode": "published"}
-    return {0: sae}
+def autoencoder(layer: int, d_model: int, input_mode: str = "official") -> dict[int, TopKSAE]:
+    sae = TopKSAE(d_model, 6, 2)
+    sae.info = {"input_mode": input_mode}
+    return {layer: sae}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (other_width, "of layer 0 reads 17 dimensions, the model has 18"),
-        (other_input_mode, "trained on 'published' input, the cells are tokenised as 'official'"),
-        (lambda: {5: TopKSAE(18, 6, 2)}, "an autoencoder for layer 5; the model has layers 0 to 2"),
+        (lambda: autoencoder(0, 17), "of layer 0 reads 17 dimensions, the model has 18"),
+        (
+            lambda: autoencoder(0, 18, "published"),
+            "trained on 'published' input, the cells are tokenised as 'official'",
+        ),
+        (lambda: autoencoder(5, 18), "an autoencoder for layer 5; the model has layers 0 to 2"),
         (dict, "There is no folder .*saes"),
     ],
 )
@@ -400,8 +399,10 @@ def test_autoencoders_that_do_not_fit(refused_run, tmp_path, make, message):
     refused_run(message, train={"saes": str(tmp_path / "saes")})
 
 
-def test_the_input_mode_can_be_stated_for_autoencoders_that_do_not_say_it(refused_run, toy_files):
-    stated = {"saes": str(toy_files / "saes"), "accept_input_mode": "published"}
+def test_the_input_mode_can_be_stated_for_autoencoders_that_do_not_say_it(refused_run, tmp_path):
+    autoencoder(0, 18, "")[0].save(tmp_path / "saes" / "L00")
+    refused_run("does not say on which input", train={"saes": str(tmp_path / "saes")})
+    stated = {"saes": str(tmp_path / "saes"), "accept_input_mode": "published"}
     refused_run("trained on 'published' input, the cells are tokenised as 'official'", train=stated)
 
 

@@ -290,7 +290,16 @@ def test_dictionaries_of_another_vocabulary_are_refused(tmp_path: Path, write_di
         GeneDictionaries.read(tmp_path, 25_426)
 
 
-@pytest.mark.parametrize("stem", STEMS[1:])
+def test_without_a_mapping_every_id_is_its_own(tmp_path: Path, write_dictionaries: Callable) -> None:
+    """As in old copies of V1."""
+    write_dictionaries(tmp_path, 10)
+    (tmp_path / "ensembl_mapping_dict_gc104M.pkl").unlink()
+    dictionaries = GeneDictionaries.read(tmp_path, 14)
+    genes = [gene for gene in dictionaries.tokens if not gene.startswith("<")]
+    assert [dictionaries.token_of(gene, "") for gene in genes] == [dictionaries.tokens[gene] for gene in genes]
+
+
+@pytest.mark.parametrize("stem", STEMS[1:3])
 def test_a_missing_dictionary_is_named(tmp_path: Path, write_dictionaries: Callable, stem: str) -> None:
     write_dictionaries(tmp_path, 10)
     (tmp_path / f"{stem}_gc104M.pkl").unlink()

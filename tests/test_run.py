@@ -172,11 +172,17 @@ def test_deleting_a_stage_makes_everything_above_it_stale(toy_run, stage):
 
 
 def test_making_a_stage_again_makes_everything_above_it_stale(toy_run, toy_settings):
-    toy_run.change_settings(toy_settings(annotate={"top_genes": 4}))
-    run_stage(toy_run, "annotate", Progress())
-    assert [stage for stage, state in states(toy_run).items() if state == "stale"] == ["trace", "edges", "findings"]
+    toy_run.change_settings(toy_settings(trace={"n_features": 2}))
+    run_stage(toy_run, "trace", Progress())
+    assert [stage for stage, state in states(toy_run).items() if state == "stale"] == ["edges", "findings"]
     with pytest.raises(RunError, match=r"edges is stale \(trace changed since\)"):
         toy_run.require("edges")
+
+
+def test_other_names_of_features_do_not_ask_for_a_new_trace(toy_run, toy_settings):
+    toy_run.change_settings(toy_settings(annotate={"top_genes": 4}))
+    run_stage(toy_run, "annotate", Progress())
+    assert [stage for stage, state in states(toy_run).items() if state == "stale"] == ["findings"]
 
 
 def test_the_same_artifact_made_again_leaves_nothing_stale(toy_run):
@@ -504,3 +510,29 @@ def test_damaged_settings_of_a_run(toy_run):
 def test_the_settings_of_a_run_can_be_read_again(toy_run, tmp_path):
     write_settings(toy_run.settings, tmp_path / "copy.toml")
     assert cc.read_settings(tmp_path / "copy.toml") == toy_run.settings
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({}, "does not say on which input it was trained"),
+        ({"input_mode": "published"}, "trained on 'published' input"),
+        ({"input_mode": "official", "model_fingerprint": "0"}, "trained on a model with other weights"),
+    ],
+)
+def test_autoencoders_of_unknown_or_other_origin_are_refused(toy_settings, tmp_path, info, message):
+    for layer, sae in ToyModel().saes().items():
+        sae.info = info
+        sae.save(tmp_path / "saes" / f"L{layer:02d}")
+    run = create_run(tmp_path / "run", toy_settings(train={"saes": str(tmp_path / "saes")}))
+    with pytest.raises(cc.CellCircuitsError, match=message):
+        run_pipeline(run, Progress(), until="train")
+    assert run.status("train").state == "missing"
+
+
+def test_settings_of_stages_that_are_not_begun_may_change(toy_settings, tmp_path):
+    """A run that failed on a wrong setting goes on in the same folder once the setting is mended."""
+    create_run(tmp_path / "run", toy_settings())
+    mended = toy_settings(edges={"rule": "published"})
+    assert create_run(tmp_path / "run", mended).settings == mended
+    assert open_folder(tmp_path / "run").settings == mended

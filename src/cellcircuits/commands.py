@@ -7,16 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cellcircuits.errors import SettingsError
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import RichProgress
-from cellcircuits.report import print_plan, print_status, print_summary, readable_seconds
+from cellcircuits.report import print_plan, print_status, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import Settings
-
-MODEL_STAGES = ("train", "annotate", "trace")
-"""Stages whose cost is worth an estimate."""
 
 
 def _console() -> Console:
@@ -25,34 +21,13 @@ def _console() -> Console:
 
 
 def run(run: Run, until: str) -> None:
-    """Make everything that is missing, with an estimate first."""
+    """Make everything that is missing."""
     progress = RichProgress()
     with run.locked():
-        _announce(run, progress)
         run_pipeline(run, progress, until)
     if until == STAGES[-1]:
         print_summary(open_run(run.folder), _console())
     _console().print(f"Run folder: {run.folder.resolve()}", highlight=False, soft_wrap=True)
-
-
-def _announce(run: Run, progress: RichProgress) -> None:
-    """One line on the cost of what is still to do; nothing for models whose size is not known."""
-    from cellcircuits.plan import cell_lengths, estimate, matmul_rate, model_shape
-
-    missing = [stage for stage in MODEL_STAGES if run.status(stage).state != "done"]
-    if not missing:
-        return
-    try:
-        shape = model_shape(run.settings)
-    except SettingsError:
-        # a plug-in: its size is not in a file that we know
-        return
-    costs = estimate(run.settings, shape, cell_lengths(run.settings, shape))
-    operations = sum(cost.operations for cost in costs if cost.stage in missing)
-    progress.note(
-        f"{', '.join(missing)}: {operations / 1e12:,.1f} T operations, "
-        f"at least {readable_seconds(operations / matmul_rate())} on this machine"
-    )
 
 
 def plan(settings: Settings) -> None:

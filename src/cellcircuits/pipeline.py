@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from cellcircuits.errors import SettingsError
 from cellcircuits.progress import Progress
+from cellcircuits.references import read_gmt
 from cellcircuits.run import STAGES, Run
 
 MODULES = {stage: f"cellcircuits.stages.{stage}" for stage in STAGES}
 """Module of each stage; its function is called <stage>_stage."""
+MODEL_STAGES = ("train", "annotate", "trace")
+"""Stages that take long, whose cost is told first."""
 
 
 def run_stage(run: Run, stage: str, progress: Progress) -> None:
@@ -20,6 +24,33 @@ def run_stage(run: Run, stage: str, progress: Progress) -> None:
 
 def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1]) -> None:
     """Make every artifact that is missing or stale, in order, up to and including `until`."""
-    for stage in STAGES[: STAGES.index(until) + 1]:
-        if run.status(stage).state != "done":
-            run_stage(run, stage, progress)
+    for path in run.settings.annotate.gene_sets:
+        read_gmt(path)  # a wrong file is better known now than after hours of training
+    stages = STAGES[: STAGES.index(until) + 1]
+    todo = [stage for stage in stages if run.status(stage).state != "done"]
+    for stage in todo:
+        if stage in MODEL_STAGES and todo.index(stage) == _first_model_stage(todo):
+            _announce(run, [stage for stage in MODEL_STAGES if stage in todo], progress)
+        run_stage(run, stage, progress)
+
+
+def _first_model_stage(todo: list[str]) -> int:
+    return min(todo.index(stage) for stage in MODEL_STAGES if stage in todo)
+
+
+def _announce(run: Run, stages: list[str], progress: Progress) -> None:
+    """One line on the cost of these stages; nothing for models whose size is in no file that we know (plug-ins)."""
+    from cellcircuits.plan import estimate, matmul_rate, model_shape
+    from cellcircuits.report import readable_seconds
+    from cellcircuits.tokens import load_tokens
+
+    try:
+        shape = model_shape(run.settings)
+    except SettingsError:
+        return
+    costs = estimate(run.settings, shape, load_tokens(run.path("cells")).lengths)
+    operations = sum(cost.operations for cost in costs if cost.stage in stages)
+    progress.note(
+        f"{', '.join(stages)}: {operations / 1e12:,.1f} T operations, "
+        f"at least {readable_seconds(operations / matmul_rate())} on this machine"
+    )

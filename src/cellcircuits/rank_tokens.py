@@ -61,7 +61,9 @@ class GeneDictionaries:
                 raise ModelError(f"{folder} has {path.name} but not {stem}{version}.pkl, which belongs to it.")
             return read_dictionary(found[0])
 
-        mapping = read("ensembl_mapping_dict")
+        # old copies of V1 come without it; there it maps every id to itself
+        has_mapping = bool(list(folder.glob(f"ensembl_mapping_dict{version}.pkl*")))
+        mapping = read("ensembl_mapping_dict") if has_mapping else {gene: gene for gene in candidates[path]}
         return cls(candidates[path], read("gene_median_dictionary"), read("gene_name_id_dict"), mapping)
 
     def token_of(self, ensembl_id: str, symbol: str) -> int | None:

@@ -23,6 +23,11 @@ class GeneSets:
     """Gene set name to upper-case gene symbols."""
 
 
+def gene_sets_path(path: str | Path) -> Path:
+    """The file given, or the shipped one for its word."""
+    return SHIPPED.get(str(path), Path(path))
+
+
 def read_gmt(path: str | Path) -> GeneSets:
     """Read a GMT file, plain or gzip-compressed; "immune" names the set that is shipped with the package.
 
@@ -34,7 +39,7 @@ def read_gmt(path: str | Path) -> GeneSets:
     DataError
         If the file is missing, not text, or a line is not name, description and at least one gene, tab-separated.
     """
-    path = SHIPPED.get(str(path), Path(path))
+    path = gene_sets_path(path)
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")

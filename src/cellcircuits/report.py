@@ -88,7 +88,8 @@ def print_circuits(run: OpenRun, console: Console) -> None:
         console.print("No edge joins two named gene programs.")
         return
     table = Table(title="Strongest circuits between gene programs (edges, expected by chance, q)", title_justify="left")
-    for heading in ("source", "target", "edges", "expected", "q", "negative", "genes of the strongest edge"):
+    negative = f"negative (all edges: {(run.edges['mean_delta'] < 0).mean():.0%})"
+    for heading in ("source", "target", "edges", "expected", "q", negative, "genes of the strongest edge"):
         table.add_column(heading, justify="left" if heading in ("source", "target") else "right")
     for row in circuits.to_dict("records"):
         table.add_row(

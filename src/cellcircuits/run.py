@@ -28,11 +28,12 @@ STAGES = ("cells", "train", "annotate", "trace", "edges", "findings", "atlas")
 """In the order in which they run."""
 FOLDERS = {"train": "sae"}
 """Folder of a stage, where it is not the stage's name."""
+# annotate proposes sources to trace, but a trace stays true when features get other names
 INPUTS = {
     "cells": (),
     "train": ("cells",),
     "annotate": ("cells", "train"),
-    "trace": ("cells", "train", "annotate"),
+    "trace": ("cells", "train"),
     "edges": ("trace",),
     "findings": ("cells", "annotate", "trace", "edges"),
     "atlas": ("annotate", "trace", "edges", "findings"),
@@ -126,6 +127,10 @@ class Run:
         if manifest["settings"] != self.stage_settings(stage):
             return StageStatus(stage, "stale", size, "made with other settings")
         return StageStatus(stage, "done", size, manifest["created"])
+
+    def begun(self, stage: str) -> bool:
+        """Whether a stage has an artifact or parts of one."""
+        return self.path(stage).exists() or self.work_path(stage).exists()
 
     def _finished_parts(self, stage: str) -> int:
         """Number of parts of a stage under way; a part has one file for each source layer."""
@@ -268,7 +273,7 @@ def _replace(target: Path, source: Path) -> None:
 def create_run(folder: str | Path, settings: Settings) -> Run:
     """Make a run folder, or open the one that is there with the same settings.
 
-    Relative paths in the settings are made absolute.
+    Relative paths in the settings are made absolute. Settings of stages that are not begun yet may differ.
 
     Raises
     ------
@@ -281,11 +286,15 @@ def create_run(folder: str | Path, settings: Settings) -> Run:
     if (folder / RUN_FILE).exists():
         run = open_folder(folder)
         differing = differing_settings(run.settings, settings)
-        if differing:
+        begun = {section for stage in STAGES if run.begun(stage) for section in SECTIONS.get(stage, (stage,))}
+        made = [name for name in differing if name.split(".")[0] in begun]
+        if made:
             raise RunError(
-                f"{folder} was made with other settings; they differ in {listed(differing, 8)}. "
+                f"{folder} was made with other settings; they differ in {listed(made, 8)}. "
                 "Choose another folder, or run single stages with their own flags."
             )
+        if differing:
+            run.change_settings(settings)
         return run
     try:
         folder.mkdir(parents=True, exist_ok=True)

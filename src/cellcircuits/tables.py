@@ -96,7 +96,6 @@ layer | int64 | layer | Layer of the source feature
 feature | int64 | index | Source feature
 firing_rate | float64 | share | Share of gene positions at which the feature is active
 n_cells | int64 | cells | Traced cells in which the feature is active
-label | string | - | Label of the feature
 """)
 
 TESTED = _columns("""
@@ -145,7 +144,7 @@ CIRCUITS = _columns("""
 source_label | string | - | Label of the source features
 target_label | string | - | Label of the target features
 n_edges | int64 | edges | Edges between features of these labels
-n_expected | float64 | edges | Mean number when target labels are permuted within target layers
+n_expected | float64 | edges | Mean number when target labels are permuted within each pair of layers
 p_value | float64 | probability | Chance of at least as many edges under these permutations, exact
 q_value | float64 | probability | Benjamini-Hochberg over all pairs of different labels that could have an edge
 mean_snr | float64 | 1 | Mean signal-to-noise ratio

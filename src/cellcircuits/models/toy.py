@@ -120,6 +120,7 @@ class ToyModel(Model):
                     "b_in": torch.zeros(self.d_model),
                 }
             )
+            sae.info = {"input_mode": "official"}
             made[layer] = sae.eval().requires_grad_(False)
         return made
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cellcircuits.catalogue import count_firings, name_features
 from cellcircuits.progress import Progress
-from cellcircuits.references import read_gmt
-from cellcircuits.run import Run
+from cellcircuits.references import gene_sets_path, read_gmt
+from cellcircuits.run import Run, file_hash
 from cellcircuits.sae import load_saes
 from cellcircuits.stages.cells import run_model
 from cellcircuits.tables import write_table
@@ -38,7 +38,8 @@ def annotate_stage(run: Run, progress: Progress) -> None:
             for name, frame in named.items():
                 tables[name].append(frame)
             advance(1)
-    with run.writing("annotate", summary=summary) as folder:
+    hashes = {path: file_hash(gene_sets_path(path)) for path in settings.gene_sets}
+    with run.writing("annotate", summary=summary, gene_sets_sha256=hashes) as folder:
         for name, frames in tables.items():
             write_table(name, pd.concat(frames, ignore_index=True), folder)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

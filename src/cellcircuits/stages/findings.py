@@ -20,7 +20,7 @@ def findings_stage(run: Run, progress: Progress) -> None:
     edges, tested, signs = (read_table(name, run.path("edges")) for name in ("edges", "tested", "signs"))
     features = read_table("features", run.path("annotate"))
     sources = read_table("sources", run.path("trace"))
-    n_layers = (run.manifest("cells") or {})["record"]["n_layers"]
+    cells = (run.manifest("cells") or {})["record"]
     found = {"signs": signs}
     with progress.task("Asking the questions", 3) as advance:
         found["attenuation"] = attenuation(edges, tested, run.settings.edges.max_q)
@@ -36,8 +36,9 @@ def findings_stage(run: Run, progress: Progress) -> None:
         "n_label_pairs_beyond_chance": len(significant),
         "n_label_pairs_beyond_chance_expected_false": settings.max_q * len(significant),
     }
+    caption = f"{cells['model']}, {cells['coverage']['cells']:,} cells"
     with run.writing("findings", summary=summary) as folder:
         for name, table in found.items():
             write_table(name, table, folder)
-        write_plots(edges, found["attenuation"], found["hubs"], n_layers, folder, run.settings.atlas.title)
+        write_plots(edges, found["attenuation"], found["hubs"], cells["n_layers"], folder, caption)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

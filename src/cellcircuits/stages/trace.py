@@ -22,7 +22,7 @@ from cellcircuits.errors import CellCircuitsError, DataError, RunError, Settings
 from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments, load_moments, save_moments
 from cellcircuits.progress import Progress
-from cellcircuits.run import Run
+from cellcircuits.run import INPUTS, Run
 from cellcircuits.sae import TopKSAE, check_saes, load_saes
 from cellcircuits.selection import default_source_layers, pick_sources, select_cells
 from cellcircuits.settings import TraceSettings
@@ -100,7 +100,7 @@ def trace_stage(run: Run, progress: Progress) -> None:
     tokens, saes, model = load_tokens(run.path("cells")), load_saes(run.path("train")), run_model(run)
     check_saes(saes, model.d_model, model.n_layers, run.settings.cells.input_mode)
     features = read_table("features", run.path("annotate"))
-    inputs = {stage: run.stage_hash(stage) for stage in ("cells", "train", "annotate")}
+    inputs = {stage: run.stage_hash(stage) for stage in INPUTS["trace"]}
     plan = make_plan(tokens, features, run.settings.trace, model.n_layers, inputs)
     work = _open_work(run, plan)
     failed = _trace_parts(plan, work, model, tokens, saes, run.settings.trace, progress)
@@ -205,5 +205,5 @@ def _source_rows(totals: dict[int, Moments], features: pd.DataFrame) -> pd.DataF
         pd.DataFrame({"layer": layer, "feature": moments.source_features, "n_cells": moments.cells()})
         for layer, moments in totals.items()
     ]
-    known = features[["layer", "feature", "firing_rate", "label"]]
+    known = features[["layer", "feature", "firing_rate"]]
     return make_table("sources", pd.concat(rows).merge(known, on=["layer", "feature"], how="left"))
