@@ -3,9 +3,9 @@
     python benchmarks/tracing.py                     every shape
     python benchmarks/tracing.py demo V1-10M@512     some
 
-For each shape and source layer: seconds of the published procedure, of the exact and of the frozen context, on the same
-model, autoencoders, cells and features; whether the edges under the published rule are the same; and the share of our
-time that the strictly necessary arithmetic would take at the rate of a matrix product measured in the same run.
+For each shape, over three source layers: seconds of the published procedure, of the exact and of the frozen context, on
+the same model, autoencoders, cells and features; how many edges under the published rule are the same; and the share of
+our time that the strictly necessary arithmetic would take at the rate of a matrix product measured in the same run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SHAPES = {
     "V2-316M@512": (18, 1152, 18, 4608, 512),
 }
 """Layers, width, heads, feed-forward width, tokens per cell. Random weights serve for speed."""
-COLUMNS = ["shape", "source layer", "features x cells", "active positions", "published s", "exact s", "frozen s"]
+COLUMNS = ["shape", "source layers", "features x cells", "active positions", "published s", "exact s", "frozen s"]
 COLUMNS += ["published / exact", "published / frozen", "limit / exact", "same edges", "r of frozen and exact"]
 
 
@@ -92,17 +92,18 @@ def firing_features(model, cells, saes, layer: int, number: int, rng) -> np.ndar
     return np.sort(rng.choice(active, size=min(number, len(active)), replace=False))
 
 
-def necessary_operations(work: "Work", reads: float) -> float:
-    """Arithmetic of an exact trace: the blocks above the source, the last one only for what is read; one clean pass."""
-    model, n_sae = work.model, work.saes[work.source].n_features
-    d, ff, above = model.d_model, model.blocks[0].linear1.out_features, model.n_layers - 1 - work.source
+def necessary_operations(work: "Work", reads: dict[int, float]) -> float:
+    """Arithmetic of an exact trace: one clean pass, then the blocks above each source, the last for what is read."""
+    model, n_sae = work.model, next(iter(work.saes.values())).n_features
+    d, ff = model.d_model, model.blocks[0].linear1.out_features
     total = 0.0
-    for length in work.cells.lengths:
+    for length in work.cells.lengths.astype(float):
         block = length * (8 * d**2 + 4 * d * ff + 4 * d * length)
-        last = length * 4 * d**2 + reads * (4 * d**2 + 4 * d * ff + 4 * d * length)
-        encode = reads * 2 * d * n_sae * above
-        total += len(work.features) * ((above - 1) * block + last + encode)
-        total += model.n_layers * block + above * length * 2 * d * n_sae
+        total += model.n_layers * (block + length * 2 * d * n_sae)
+        for source, features in work.sources.items():
+            above, read = model.n_layers - 1 - source, reads[source]
+            last = length * 4 * d**2 + read * (4 * d**2 + 4 * d * ff + 4 * d * length)
+            total += len(features) * ((above - 1) * block + last + above * read * 2 * d * n_sae)
     return total
 
 
@@ -128,53 +129,49 @@ class Work(NamedTuple):
     model: cc.Model
     cells: cc.Tokens
     saes: dict[int, TopKSAE]
-    source: int
-    features: np.ndarray
+    sources: dict[int, np.ndarray]
+    """{source layer: features}."""
 
     def trace(self, context: str):
-        """Moments by the engine."""
-        targets = {self.source: [t for t in self.saes if t > self.source]}
-        sources = {self.source: self.features}
-        return trace_cells(self.model, self.cells, self.saes, sources, targets, TraceSettings(context=context))[
-            self.source
-        ]
+        """Moments by the engine: one clean pass of a cell serves all source layers."""
+        targets = {source: [t for t in self.saes if t > source] for source in self.sources}
+        return trace_cells(self.model, self.cells, self.saes, self.sources, targets, TraceSettings(context=context))
+
+    def publish(self, passes):
+        """{source layer: statistics} by the published procedure."""
+        return {
+            source: published_trace(passes, self.cells, self.saes, source, features.tolist())
+            for source, features in self.sources.items()
+        }
 
 
-def compare(work: Work, passes) -> tuple[np.ndarray, list[str]]:
-    """(seconds of published, exact, frozen and the limit; cells of the printed row) of one source layer."""
+def measure(name: str, n_cells: int, n_features: int) -> None:
+    """Print the row of one shape."""
+    model, cells, saes, passes = prepare(name, n_cells)
+    rng = np.random.default_rng(0)
+    sources = [layer for layer in (0, model.n_layers // 3, 2 * model.n_layers // 3) if layer < model.n_layers - 1]
+    work = Work(model, cells, saes, {s: firing_features(model, cells, saes, s, n_features, rng) for s in sources})
     for context in ("exact", "frozen"):
         work.trace(context)  # the first run of a shape also pays for memory and thread pools
     exact_seconds, exact = timed(partial(work.trace, "exact"))
     frozen_seconds, frozen = timed(partial(work.trace, "frozen"))
     rate = matmul_rate()
-    slow = partial(published_trace, passes, work.cells, work.saes, work.source, work.features.tolist())
-    seconds, published = timed(slow)
-    both, either = same_edges(exact, published)
+    seconds, published = timed(partial(work.publish, passes))
+    counts = np.sum([same_edges(exact[source], published[source]) for source in sources], axis=0)
     reads = mean_reads(work)
     limit = necessary_operations(work, reads) / rate
-    numbers = [f"{len(work.features)} x {len(work.cells)}", f"{reads:.0f}"]
-    numbers += [f"{s:.2f}" for s in (seconds, exact_seconds, frozen_seconds)]
-    numbers += [f"{seconds / exact_seconds:.1f}", f"{seconds / frozen_seconds:.1f}", f"{limit / exact_seconds:.2f}"]
-    numbers += [f"{both:,} of {either:,}", f"{correlation(exact, frozen):.4f}"]
-    return np.array([seconds, exact_seconds, frozen_seconds, limit]), numbers
-
-
-def measure(name: str, n_cells: int, n_features: int) -> None:
-    """Print the rows of one shape: every source layer, then all of them."""
-    model, cells, saes, passes = prepare(name, n_cells)
-    rng = np.random.default_rng(0)
-    sources = [layer for layer in (0, model.n_layers // 3, 2 * model.n_layers // 3) if layer < model.n_layers - 1]
-    seconds = []
-    for source in sources:
-        features = firing_features(model, cells, saes, source, n_features, rng)
-        spent, numbers = compare(Work(model, cells, saes, source, features), passes)
-        seconds.append(spent)
-        print_row(name, str(source), *numbers)
-    published, exact, frozen, limit = np.sum(seconds, axis=0)
-    ratios = np.array([(s[0] / s[1], s[0] / s[2]) for s in seconds]).mean(axis=0)
-    totals = [f"{value:.2f}" for value in (published, exact, frozen)]
-    totals += [f"{published / exact:.1f} (mean {ratios[0]:.1f})", f"{published / frozen:.1f} (mean {ratios[1]:.1f})"]
-    print_row(name, "all", "", "", *totals, f"{limit / exact:.2f}", "", "")
+    print_row(
+        name,
+        f"{', '.join(map(str, sources))}",
+        f"{n_features} x {len(cells)}",
+        f"{np.mean(list(reads.values())):.0f} of {cells.lengths.mean():.0f}",
+        *(f"{s:.2f}" for s in (seconds, exact_seconds, frozen_seconds)),
+        f"{seconds / exact_seconds:.1f}",
+        f"{seconds / frozen_seconds:.1f}",
+        f"{limit / exact_seconds:.2f}",
+        f"{counts[0]:,} of {counts[1]:,}",
+        f"{correlation(exact, frozen):.4f}",
+    )
 
 
 def print_row(*cells: str) -> None:
@@ -182,21 +179,23 @@ def print_row(*cells: str) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def mean_reads(work: Work) -> float:
-    """Mean number of active positions of an ablated copy."""
-    counts, source = [], work.source
-    for row in range(len(work.cells)):
-        cell = work.cells.take([row])
-        code = Tracer(work.model, work.saes, 1).clean_pass(cell, [source], [source]).codes[source]
-        dense = code.dense(work.saes[source].n_features)[torch.from_numpy(cell.gene_mask[0])][:, work.features]
-        counts += [n for n in (dense > 0).sum(dim=0).tolist() if n]
-    return float(np.mean(counts))
+def mean_reads(work: Work) -> dict[int, float]:
+    """{source layer: mean number of active positions of an ablated copy}."""
+    tracer, found = Tracer(work.model, work.saes, 1), {}
+    for source, features in work.sources.items():
+        counts = []
+        for row in range(len(work.cells)):
+            cell = work.cells.take([row])
+            code = tracer.clean_pass(cell, [source], [source]).codes[source].dense(work.saes[source].n_features)
+            active = code[torch.from_numpy(cell.gene_mask[0])][:, features] > 0
+            counts += [n for n in active.sum(dim=0).tolist() if n]
+        found[source] = float(np.mean(counts))
+    return found
 
 
 def correlation(exact, frozen) -> float:
-    """Correlation of mean deltas between the two contexts, over all pairs."""
-    a = np.concatenate([exact.mean(t).ravel() for t in exact.sums])
-    b = np.concatenate([frozen.mean(t).ravel() for t in frozen.sums])
+    """Correlation of mean deltas between the two contexts, over all pairs of all source layers."""
+    a, b = (np.concatenate([m.mean(t).ravel() for m in found.values() for t in m.sums]) for found in (exact, frozen))
     return float(np.corrcoef(a, b)[0, 1])
 
 

@@ -184,11 +184,11 @@ def frozen_reference(model, cell, saes, source_layer, feature, target_layer):
     activations = clean.codes[source_layer].dense(saes[source_layer].n_features)[:, feature].clone()
     activations[~torch.from_numpy(cell.gene_mask[0])] = 0
     active = activations > 0
-    hidden = clean.hidden[source_layer].clone()
+    hidden = clean.states.hidden[source_layer].clone()
     hidden[0] -= activations[:, None] * saes[source_layer].W_dec[feature]
     for layer in range(source_layer + 1, target_layer + 1):
         ((_, output),) = model.run_layers(hidden, cell, layer, layer + 1)
-        hidden = clean.hidden[layer].clone() if layer in clean.hidden else output.clone()
+        hidden = clean.states.hidden[layer].clone() if layer in clean.states.hidden else output.clone()
         hidden[0, active] = output[0, active]
     n_targets = saes[target_layer].n_features
     before = clean.codes[target_layer].dense(n_targets)[active]

@@ -24,20 +24,21 @@ import torch
 from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments
-from cellcircuits.positions import Positions
+from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.sae import SparseCode, TopKSAE, check_saes
 from cellcircuits.settings import TraceSettings
 from cellcircuits.tokens import Tokens
+
+FROZEN_READS_PER_COPY = 128
+"""A frozen batch holds only changed positions: batch_size times this many weigh about as much as an exact batch."""
 
 
 @dataclass(frozen=True)
 class CleanPass:
     """What one undisturbed pass of one cell leaves for all ablations in it."""
 
-    cell: Tokens
-    """The single cell."""
-    hidden: dict[int, torch.Tensor]
-    """{layer: output (1, position, d_model)}: of the source layers; for a frozen context of all from the first on."""
+    states: CleanStates
+    """The cell, and the output of the source layers; for a frozen context of all layers from the first source on."""
     codes: dict[int, SparseCode]
     """{layer: code of every position}."""
 
@@ -90,7 +91,7 @@ class Tracer:
                 codes[layer] = self.saes[layer].encode(state[0])
             if layer in source_layers or (self.frozen and first <= layer < last):
                 hidden[layer] = state
-        return CleanPass(cell, hidden, codes)
+        return CleanPass(CleanStates(cell, hidden), codes)
 
     @torch.no_grad()
     def ablate(
@@ -103,15 +104,22 @@ class Tracer:
         """
         sae = self.saes[source_layer]
         code = clean.codes[source_layer].dense(sae.n_features)[:, torch.from_numpy(features)]
-        activations = code * torch.from_numpy(clean.cell.gene_mask[0]).to(code.device)[:, None]
+        activations = code * torch.from_numpy(clean.states.cell.gene_mask[0]).to(code.device)[:, None]
         counts = (activations > 0).sum(dim=0).cpu().numpy()
         order = np.argsort(counts, kind="stable")
         active = order[counts[order] > 0]
-        for start in range(0, len(active), self.batch_size):
-            rows = active[start : start + self.batch_size]
+        for rows in self._batches(active, counts[active]):
             chosen = activations[:, torch.from_numpy(rows)].T
             directions = sae.W_dec[torch.from_numpy(features[rows])].to(chosen.dtype)
             yield self._ablate_batch(clean, source_layer, target_layers, rows, chosen, directions)
+
+    def _batches(self, active: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+        """Split the features: so many copies of a cell at a time, or, frozen, so many changed positions."""
+        if self.frozen:
+            batch = np.cumsum(counts) // (self.batch_size * FROZEN_READS_PER_COPY)
+        else:
+            batch = np.arange(len(active)) // self.batch_size
+        return np.split(active, np.flatnonzero(np.diff(batch)) + 1) if len(active) else []
 
     def _ablate_batch(
         self,
@@ -125,15 +133,15 @@ class Tracer:
         """`activations` (copy, position) times `directions` (copy, d_model) is what each copy loses."""
         copy, position = activations.nonzero(as_tuple=True)
         at = Positions(copy, position, n_copies=len(rows))
-        entering = clean.hidden[source_layer][0, at.position]
+        entering = clean.states.hidden[source_layer][0, at.position]
         changed = entering - activations[at.copy, at.position, None] * directions[at.copy]
         averaging = at.averaging(changed.dtype)
         delta, before = {}, {}
         start, stop = source_layer + 1, max(target_layers) + 1
-        for layer, read in self.model.replay(clean.hidden, clean.cell, changed, at, start, stop, self.frozen):
+        for layer, read in self.model.replay(clean.states, changed, at, start, stop, self.frozen):
             if layer not in target_layers:
                 continue
-            _check_finite(read, clean.cell, layer)
+            _check_finite(read, clean.states.cell, layer)
             n_targets = self.saes[layer].n_features
             was = clean.codes[layer].at(at.position).dense(n_targets)
             change = self.saes[layer].encode(read).dense(n_targets) - was

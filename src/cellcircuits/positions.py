@@ -1,16 +1,31 @@
-"""Positions that are read in a batch of copies of one cell, as a flat list and as a padded table."""
+"""What passes between the engine and a model: the undisturbed states of a cell, and the positions that were changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
+
+from cellcircuits.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class CleanStates:
+    """Undisturbed states of one cell."""
+
+    cell: Tokens
+    """The single cell."""
+    hidden: dict[int, torch.Tensor]
+    """{layer: output (1, position, d_model)} of the layers that are needed."""
+    memo: dict[int, Any] = field(default_factory=dict)
+    """What an adapter derives from them and wants to use again in the same cell, by layer."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    """A list of (copy, position) pairs, sorted by copy; every copy has at least one."""
+    """(copy, position) pairs in a batch of copies of one cell, sorted by copy; every copy has at least one."""
 
     copy: torch.Tensor
     """int64 (read,)."""

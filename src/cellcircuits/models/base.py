@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cellcircuits.errors import ModelError, SettingsError
-from cellcircuits.positions import Positions
+from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
 
@@ -46,23 +46,14 @@ class Model(torch.nn.Module):
     """Whether `replay(frozen=True)` is possible."""
 
     def replay(
-        self,
-        clean: dict[int, torch.Tensor],
-        cell: Tokens,
-        rows: torch.Tensor,
-        at: Positions,
-        start: int,
-        stop: int,
-        frozen: bool = False,
+        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int, frozen: bool = False
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Run copies of one cell that were changed at some positions, and yield (layer, states at these positions).
 
         Parameters
         ----------
         clean
-            {layer: undisturbed output (1, position, d_model)} of block start - 1; if frozen, of all up to stop - 2.
-        cell
-            The single cell.
+            The cell and its undisturbed states: the output of block start - 1; if frozen, of all up to stop - 2.
         rows
             Changed states that enter block `start`, (read, d_model), at the pairs (copy, position) of `at`.
         frozen
@@ -72,9 +63,9 @@ class Model(torch.nn.Module):
         """
         if frozen:
             raise SettingsError(f'The model {self.name!r} offers no frozen context. Set context = "exact".')
-        hidden = clean[start - 1].repeat(at.n_copies, 1, 1)
+        hidden = clean.hidden[start - 1].repeat(at.n_copies, 1, 1)
         hidden[at.copy, at.position] = rows
-        copies = cell.take(np.zeros(at.n_copies, dtype=np.int64))
+        copies = clean.cell.take(np.zeros(at.n_copies, dtype=np.int64))
         for layer, state in self.run_layers(hidden, copies, start, stop):
             yield layer, state[at.copy, at.position]
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cellcircuits.models.base import Model, key_padding_mask
-from cellcircuits.positions import Positions
+from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.tokens import Tokens
 
 
@@ -46,32 +46,47 @@ class EncoderBlock(nn.Module):
         The same numbers as `forward(hidden, mask)[at.copy, at.position]`, without the queries and the feed-forward
         layers of all other positions.
         """
-        key, value = (self._heads(part) for part in self._project(hidden, 1, 3).chunk(2, dim=-1))
+        key, value = self.keys_values(hidden)
         rows = hidden[at.copy, at.position]
         query = self._heads(at.padded(self._project(rows, 0, 1)))
         attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self._finish_rows(rows, at.unpadded(attention.transpose(1, 2).flatten(-2)))
 
-    def read_frozen(self, rows: torch.Tensor, at: Positions, clean: torch.Tensor) -> torch.Tensor:
+    def keys_values(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, each (cell, head, position, d_head), of the block's input."""
+        key, value = (self._heads(part) for part in self._project(hidden, 1, 3).chunk(2, dim=-1))
+        return key, value
+
+    def read_frozen(
+        self, rows: torch.Tensor, at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
+    ) -> torch.Tensor:
         """Block output at the changed positions `at`, (read, d_model), if all other positions stay as they were.
 
-        `rows` (read, d_model) are the changed inputs, `clean` (1, position, d_model) the undisturbed input of the
-        block. A changed position looks at the clean keys and values of the unchanged positions, and at the changed
-        ones of its own copy.
+        `rows` (read, d_model) are the changed inputs; `clean_keys` and `clean_values` (head, position, d_head) those of
+        the undisturbed input. A changed position looks at the clean keys and values of the unchanged positions, and at
+        the changed ones of its own copy. All rows meet the clean keys in one product, whatever copy they are of.
         """
-        query, key, value = (self._heads(at.padded(part)) for part in self.qkv(rows).chunk(3, dim=-1))
-        old_key, old_value = (self._heads(part) for part in self._project(clean, 1, 3).chunk(2, dim=-1))
-        scale = query.shape[-1] ** -0.5
-        # (copy, head, slot, position): scores against clean keys, with the columns of changed positions taken out
-        scores = (query @ old_key.transpose(-1, -2)) * scale
-        scores.masked_fill_(at.changed(clean.shape[1])[:, None, None, :], -torch.inf)
-        # (copy, head, slot, slot): scores against the changed keys of the same copy
-        own = (query @ key.transpose(-1, -2)) * scale
+        query, key, value = self.qkv(rows).chunk(3, dim=-1)
+        query = query * (query.shape[-1] // self.n_heads) ** -0.5
+        scores = self._row_heads(query) @ clean_keys.transpose(-1, -2)
+        scores.masked_fill_(at.changed(clean_keys.shape[1])[at.copy], -torch.inf)
+        own = self._heads(at.padded(query)) @ self._heads(at.padded(key)).transpose(-1, -2)
         own.masked_fill_(~at.filled[:, None, None, :], -torch.inf)
-        weights = torch.cat([scores, own], dim=-1).softmax(dim=-1)
-        n_positions = clean.shape[1]
-        attention = weights[..., :n_positions] @ old_value + weights[..., n_positions:] @ value
-        return self._finish_rows(rows, at.unpadded(attention.transpose(1, 2).flatten(-2)))
+        # softmax over both kinds of keys together: (head, read, position) and (copy, head, slot, slot)
+        own_rows = own.transpose(1, 2)[at.copy, at.slot].transpose(0, 1)
+        largest = torch.maximum(scores.amax(dim=-1), own_rows.amax(dim=-1))[..., None]
+        scores.sub_(largest).exp_()
+        own_rows = (own_rows - largest).exp_()
+        total = scores.sum(dim=-1, keepdim=True) + own_rows.sum(dim=-1, keepdim=True)
+        own = own.zero_().transpose(1, 2)
+        own[at.copy, at.slot] = own_rows.transpose(0, 1)
+        from_own = (own.transpose(1, 2) @ self._heads(at.padded(value))).transpose(1, 2)[at.copy, at.slot]
+        attention = (scores @ clean_values + from_own.transpose(0, 1)) / total
+        return self._finish_rows(rows, attention.transpose(0, 1).flatten(-2))
+
+    def _row_heads(self, rows: torch.Tensor) -> torch.Tensor:
+        """(read, d_model) to (head, read, d_head)."""
+        return rows.unflatten(-1, (self.n_heads, -1)).transpose(0, 1)
 
     def _project(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """Parts `first` to `last` of query, key and value (0, 1, 2)."""
@@ -102,22 +117,17 @@ class EncoderModel(Model):
             yield layer, hidden
 
     def replay(
-        self,
-        clean: dict[int, torch.Tensor],
-        cell: Tokens,
-        rows: torch.Tensor,
-        at: Positions,
-        start: int,
-        stop: int,
-        frozen: bool = False,
+        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int, frozen: bool = False
     ) -> Iterator[tuple[int, torch.Tensor]]:
         blocks = cast(Sequence[EncoderBlock], self.blocks)
         if frozen:
             for layer in range(start, stop):
-                rows = blocks[layer].read_frozen(rows, at, clean[layer - 1])
+                if layer not in clean.memo:
+                    clean.memo[layer] = [part[0] for part in blocks[layer].keys_values(clean.hidden[layer - 1])]
+                rows = blocks[layer].read_frozen(rows, at, *clean.memo[layer])
                 yield layer, rows
             return
-        hidden = clean[start - 1].repeat(at.n_copies, 1, 1)
+        hidden = clean.hidden[start - 1].repeat(at.n_copies, 1, 1)
         hidden[at.copy, at.position] = rows
         for layer in range(start, stop - 1):
             hidden = blocks[layer](hidden)
