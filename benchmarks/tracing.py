@@ -87,7 +87,7 @@ def prepare(name: str, n_cells: int):
 
 def firing_features(model, cells, saes, layer: int, number: int, rng) -> np.ndarray:
     """Random features of a layer that are active in the first cell."""
-    code = Tracer(model, saes, 1).clean_pass(cells.take([0]), [layer], [layer]).codes[layer]
+    code = Tracer(model, saes, TraceSettings()).clean_pass(cells.take([0]), [layer], [layer]).codes[layer]
     active = np.unique(code.indices[code.values > 0].numpy())
     return np.sort(rng.choice(active, size=min(number, len(active)), replace=False))
 
@@ -181,7 +181,7 @@ def print_row(*cells: str) -> None:
 
 def mean_reads(work: Work) -> dict[int, float]:
     """{source layer: mean number of active positions of an ablated copy}."""
-    tracer, found = Tracer(work.model, work.saes, 1), {}
+    tracer, found = Tracer(work.model, work.saes, TraceSettings()), {}
     for source, features in work.sources.items():
         counts = []
         for row in range(len(work.cells)):

@@ -15,7 +15,7 @@ from tests.reference import cell_effect
 
 def busiest_features(model, tokens, saes, layer, number):
     cell = tokens.take([0])
-    clean = Tracer(model, saes, 16).clean_pass(cell, [layer], [layer])
+    clean = Tracer(model, saes, TraceSettings()).clean_pass(cell, [layer], [layer])
     code = clean.codes[layer].dense(saes[layer].n_features)[torch.from_numpy(cell.gene_mask[0])]
     return np.argsort(-(code > 0).sum(dim=0).numpy())[:number]
 
@@ -86,7 +86,7 @@ def test_ablation_with_zero_effect_is_exactly_zero(demo_model, demo_tokens, quic
 
 def test_special_positions_are_never_ablated(demo_model, demo_tokens, quick_saes):
     cell = demo_tokens.take([0])
-    tracer = Tracer(demo_model, quick_saes, 16)
+    tracer = Tracer(demo_model, quick_saes, TraceSettings())
     clean = tracer.clean_pass(cell, [0], [0, 1])
     specials = np.flatnonzero(~cell.gene_mask[0])
     assert len(specials) >= 1
@@ -179,7 +179,7 @@ def test_impossible_requests_are_refused(toy_cells, arguments, message):
 
 def frozen_reference(model, cell, saes, source_layer, feature, target_layer):
     """Frozen context by full copies: after each block, positions at which the source is silent are set back."""
-    tracer = Tracer(model, saes, 1, frozen=True)
+    tracer = Tracer(model, saes, TraceSettings(context="frozen"))
     clean = tracer.clean_pass(cell, [source_layer], [target_layer])
     activations = clean.codes[source_layer].dense(saes[source_layer].n_features)[:, feature].clone()
     activations[~torch.from_numpy(cell.gene_mask[0])] = 0

@@ -29,8 +29,8 @@ from cellcircuits.sae import SparseCode, TopKSAE, check_saes
 from cellcircuits.settings import TraceSettings
 from cellcircuits.tokens import Tokens
 
-FROZEN_READS_PER_COPY = 128
-"""A frozen batch holds only changed positions: batch_size times this many weigh about as much as an exact batch."""
+FROZEN_READS_PER_COPY = 32
+"""A frozen batch holds only changed positions: at most batch_size times this many."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class Tracer:
     ----------
     model, saes
         The model and {layer: autoencoder}.
-    batch_size
-        Ablated copies of a cell per forward pass; changes speed and memory only.
-    frozen
-        Carry only the positions at which the source is active upward; all others keep their clean keys and values.
-        Exact for the layer above the source, and much cheaper; above that it leaves out what comes back from positions
-        that the source does not touch.
+    settings
+        Of these `batch_size`, which changes speed and memory only, and `context`: a frozen context carries only the
+        positions at which the source is active upward; all others keep their clean keys and values. It is exact for the
+        layer above the source, and much cheaper; above that it leaves out what comes back from positions that the
+        source does not touch.
     """
 
-    def __init__(self, model: Model, saes: dict[int, TopKSAE], batch_size: int, frozen: bool = False) -> None:
-        self.model, self.saes, self.batch_size, self.frozen = model, saes, batch_size, frozen
+    def __init__(self, model: Model, saes: dict[int, TopKSAE], settings: TraceSettings) -> None:
+        self.model, self.saes, self.settings = model, saes, settings
+        self.frozen = settings.context == "frozen"
 
     @torch.no_grad()
     def clean_pass(self, cell: Tokens, source_layers: Sequence[int], target_layers: Sequence[int]) -> CleanPass:
@@ -108,17 +108,17 @@ class Tracer:
         counts = (activations > 0).sum(dim=0).cpu().numpy()
         order = np.argsort(counts, kind="stable")
         active = order[counts[order] > 0]
-        for rows in self._batches(active, counts[active]):
+        for rows in self._batches(active, counts[active], len(activations)):
             chosen = activations[:, torch.from_numpy(rows)].T
             directions = sae.W_dec[torch.from_numpy(features[rows])].to(chosen.dtype)
             yield self._ablate_batch(clean, source_layer, target_layers, rows, chosen, directions)
 
-    def _batches(self, active: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    def _batches(self, active: np.ndarray, counts: np.ndarray, n_positions: int) -> list[np.ndarray]:
         """Split the features: so many copies of a cell at a time, or, frozen, so many changed positions."""
         if self.frozen:
-            batch = np.cumsum(counts) // (self.batch_size * FROZEN_READS_PER_COPY)
+            batch = np.cumsum(counts) // (self.settings.batch_size * FROZEN_READS_PER_COPY)
         else:
-            batch = np.arange(len(active)) // self.batch_size
+            batch = np.arange(len(active)) // self.settings.copies_per_pass(n_positions)
         return np.split(active, np.flatnonzero(np.diff(batch)) + 1) if len(active) else []
 
     def _ablate_batch(
@@ -171,7 +171,7 @@ def trace_cells(
     Returns {source layer: Moments}. `targets` is {source layer: target layers}. Of the settings only `batch_size` and
     `context` matter here.
     """
-    tracer = Tracer(model, saes, settings.batch_size, frozen=settings.context == "frozen")
+    tracer = Tracer(model, saes, settings)
     moments = {
         layer: Moments.zeros(layer, features, {t: saes[t].n_features for t in targets[layer]})
         for layer, features in sources.items()

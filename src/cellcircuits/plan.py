@@ -141,14 +141,10 @@ def _block_operations(shape: ModelShape, lengths: np.ndarray) -> float:
     return float((lengths * per_position + 4 * lengths.astype(float) ** 2 * d).sum())
 
 
-def _frozen_block_operations(shape: ModelShape, lengths: np.ndarray, share: float, batch_size: int) -> float:
-    """Operations of one block for ablated copies of which a share of the positions is carried upward.
-
-    The clean keys and values of a cell are computed once for a batch of copies.
-    """
+def _frozen_block_operations(shape: ModelShape, lengths: np.ndarray, share: float) -> float:
+    """Operations of one block for ablated copies of which a share of the positions is carried upward."""
     d, read = shape.d_model, lengths * share
-    rows = read * (8 * d**2 + 4 * d * shape.d_feedforward) + 4 * read * (lengths + read) * d
-    return float((rows + 4 * d**2 * lengths / batch_size).sum())
+    return float((read * (8 * d**2 + 4 * d * shape.d_feedforward) + 4 * read * (lengths + read) * d).sum())
 
 
 def _batch_bytes(shape: ModelShape, positions: float) -> float:
@@ -202,17 +198,21 @@ def _trace_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     measured = {*sources, *(trace.target_layers or layers)}
     encoding = 2.0 * shape.d_model * n_features * used.sum()
     if trace.context == "frozen":
-        ablated_block = _frozen_block_operations(shape, used, k / n_features, trace.batch_size)
+        ablated_block = _frozen_block_operations(shape, used, k / n_features)
     else:
         ablated_block = _block_operations(shape, used)
     operations, values = (max(measured) + 1) * _block_operations(shape, used) + len(measured) * encoding, 0.0
+    if trace.context == "frozen":
+        # clean keys and values of the layers above the lowest source, once per cell
+        operations += (max(measured) - min(sources)) * 4.0 * shape.d_model**2 * used.sum()
     for source in sources:
         targets = [t for t in (trace.target_layers or layers) if t > source]
         operations += n_sources * (max(targets, default=source) - source) * ablated_block
         operations += n_sources * len(targets) * encoding * k / n_features
         values += n_sources * len(targets) * n_features
     moments = 8.0 * len(STATISTICS) * values
-    batch = float(lengths.max()) * trace.batch_size
+    longest = int(lengths.max())
+    batch = float(longest * trace.copies_per_pass(longest))
     memory = shape.weight_bytes + BYTES * len(layers) * 2 * shape.d_model * n_features + 2 * moments
     memory += _batch_bytes(shape, batch)
     n_parts = -(-n_cells // trace.cells_per_part)

@@ -87,7 +87,12 @@ def print_circuits(run: OpenRun, console: Console) -> None:
     if circuits.empty:
         console.print("No edge joins two named gene programs.")
         return
-    table = Table(title="Strongest circuits between gene programs (edges, expected by chance, q)", title_justify="left")
+    pairs, max_q = run.findings.circuits, run.settings.findings.max_q
+    beyond = int((pairs["q_value"] <= max_q).sum())
+    title = (
+        f"Circuits between gene programs: {beyond} of {len(pairs):,} pairs have more edges than chance (q <= {max_q})"
+    )
+    table = Table(title=title, title_justify="left")
     negative = f"negative (all edges: {(run.edges['mean_delta'] < 0).mean():.0%})"
     for heading in ("source", "target", "edges", "expected", "q", negative, "genes of the strongest edge"):
         table.add_column(heading, justify="left" if heading in ("source", "target") else "right")
