@@ -29,6 +29,9 @@ from cellcircuits.sae import SparseCode, TopKSAE, check_saes
 from cellcircuits.settings import TraceSettings
 from cellcircuits.tokens import Tokens
 
+ROUNDING = 2 * torch.finfo(torch.float32).eps
+"""A mean change of an activation is 0 unless it is above this share of (norm of the state) x (norm of the encoder row):
+float32 arithmetic in another order changes as much, in a direction of its own that may be the same in every cell."""
 FROZEN_READS_PER_COPY = 32
 """A frozen batch holds only changed positions: at most batch_size times this many."""
 
@@ -144,8 +147,9 @@ class Tracer:
             _check_finite(read, clean.states.cell, layer)
             n_targets = self.saes[layer].n_features
             was = clean.codes[layer].at(at.position).dense(n_targets)
-            change = self.saes[layer].encode(read).dense(n_targets) - was
-            delta[layer] = (averaging @ change).double().cpu().numpy()
+            change = averaging @ (self.saes[layer].encode(read).dense(n_targets) - was)
+            rounding = ROUNDING * torch.outer(averaging @ read.norm(dim=1), self.saes[layer].encoder_norms)
+            delta[layer] = change.masked_fill_(change.abs() <= rounding, 0.0).double().cpu().numpy()
             before[layer] = (averaging @ was).double().cpu().numpy()
         return AblationEffects(rows, delta, before)
 

@@ -18,7 +18,7 @@ from cellcircuits.checkpoints import read_json
 from cellcircuits.errors import SettingsError
 from cellcircuits.moments import STATISTICS
 from cellcircuits.selection import default_source_layers
-from cellcircuits.settings import Settings
+from cellcircuits.settings import FEW_CHANGED, Settings
 
 BYTES = 4
 """Bytes of a float32."""
@@ -147,6 +147,29 @@ def _frozen_block_operations(shape: ModelShape, lengths: np.ndarray, share: floa
     return float((read * (8 * d**2 + 4 * d * shape.d_feedforward) + 4 * read * (lengths + read) * d).sum())
 
 
+def _exact_operations(shape: ModelShape, lengths: np.ndarray, share: float, above: int) -> float:
+    """Operations of `above` blocks for ablated copies of which a share of the positions is changed and read."""
+    d, feedforward = shape.d_model, 4 * shape.d_model * shape.d_feedforward
+    if above == 1:
+        return _frozen_block_operations(shape, lengths, share)
+    block, read = _block_operations(shape, lengths), lengths * share
+    last = lengths * 4 * d**2 + read * (4 * d**2 + feedforward + 4 * lengths * d)
+    if share > FEW_CHANGED:
+        return float((above - 1) * block + last.sum())
+    first = lengths * (2 * d**2 + feedforward + 8 * read * d) + read * (6 * d**2 + 4 * (lengths + read) * d)
+    return float(first.sum() + (above - 2) * block + last.sum())
+
+
+def _clean_attention_operations(shape: ModelShape, lengths: np.ndarray, share: float, above: int) -> float:
+    """Operations, once per cell, of what copies share in the first block above their source in an exact context."""
+    d = shape.d_model
+    if above == 1:
+        return float((lengths * 4 * d**2).sum())
+    if share > FEW_CHANGED:
+        return 0.0
+    return float((lengths * (6 * d**2 + 4 * lengths.astype(float) * d)).sum())
+
+
 def _batch_bytes(shape: ModelShape, positions: float) -> float:
     """Memory of one block's activations: input, qkv, attention output, feed-forward, result."""
     return BYTES * positions * (6 * shape.d_model + 2 * shape.d_feedforward)
@@ -197,18 +220,20 @@ def _trace_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     sources = trace.source_layers or default_source_layers(layers, shape.n_layers)
     measured = {*sources, *(trace.target_layers or layers)}
     encoding = 2.0 * shape.d_model * n_features * used.sum()
-    if trace.context == "frozen":
-        ablated_block = _frozen_block_operations(shape, used, k / n_features)
-    else:
-        ablated_block = _block_operations(shape, used)
+    frozen, share = trace.context == "frozen", k / n_features
     operations, values = (max(measured) + 1) * _block_operations(shape, used) + len(measured) * encoding, 0.0
-    if trace.context == "frozen":
+    if frozen:
         # clean keys and values of the layers above the lowest source, once per cell
         operations += (max(measured) - min(sources)) * 4.0 * shape.d_model**2 * used.sum()
     for source in sources:
         targets = [t for t in (trace.target_layers or layers) if t > source]
-        operations += n_sources * (max(targets, default=source) - source) * ablated_block
-        operations += n_sources * len(targets) * encoding * k / n_features
+        above = max(targets, default=source) - source
+        if frozen:
+            operations += n_sources * above * _frozen_block_operations(shape, used, share)
+        elif above:
+            operations += n_sources * _exact_operations(shape, used, share, above)
+            operations += _clean_attention_operations(shape, used, share, above)
+        operations += n_sources * len(targets) * encoding * share
         values += n_sources * len(targets) * n_features
     moments = 8.0 * len(STATISTICS) * values
     longest = int(lengths.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,8 +20,14 @@ class CleanStates:
     """The single cell."""
     hidden: dict[int, torch.Tensor]
     """{layer: output (1, position, d_model)} of the layers that are needed."""
-    memo: dict[int, Any] = field(default_factory=dict)
-    """What an adapter derives from them and wants to use again in the same cell, by layer."""
+    derived: dict[tuple[str, int], Any] = field(default_factory=dict)
+    """What an adapter made of them, see `once`."""
+
+    def once(self, name: str, layer: int, make: Callable[[torch.Tensor], Any]) -> Any:
+        """`make(what enters the block `layer`)`, called once per cell: what all copies of the cell share."""
+        if (name, layer) not in self.derived:
+            self.derived[name, layer] = make(self.hidden[layer - 1])
+        return self.derived[name, layer]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ PROBABILITY = (0.0, 1.0)
 EXACT_PASS_POSITIONS = 8192
 """Longest batch of ablated copies: with more positions a pass no longer gets faster per copy (measured on CPUs)."""
 
+FEW_CHANGED = 0.2
+"""Up to this share of changed positions, attention is brought up to date instead of computed anew."""
+
 
 def _check_ranges(section: object, low: float, high: float, *names: str) -> None:
     for name in names:

@@ -10,15 +10,30 @@ One implementation serves both families, so the engine can start at any block an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cellcircuits.models.attention import Attended, attend, attend_explicitly, joined, with_changed_keys
 from cellcircuits.models.base import Model, key_padding_mask
 from cellcircuits.positions import CleanStates, Positions
+from cellcircuits.settings import FEW_CHANGED
 from cellcircuits.tokens import Tokens
+
+
+class CleanAttention(NamedTuple):
+    """Attention of an undisturbed cell in one block."""
+
+    query: torch.Tensor
+    """(head, position, d_head)."""
+    key: torch.Tensor
+    """(head, position, d_head)."""
+    value: torch.Tensor
+    """(head, position, d_head)."""
+    attended: Attended
+    """(head, position, d_head)."""
 
 
 class EncoderBlock(nn.Module):
@@ -46,16 +61,21 @@ class EncoderBlock(nn.Module):
         The same numbers as `forward(hidden, mask)[at.copy, at.position]`, without the queries and the feed-forward
         layers of all other positions.
         """
-        key, value = self.keys_values(hidden)
+        key, value = (self._heads(part) for part in self._project(hidden, 1, 3).chunk(2, dim=-1))
         rows = hidden[at.copy, at.position]
         query = self._heads(at.padded(self._project(rows, 0, 1)))
         attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self._finish_rows(rows, at.unpadded(attention.transpose(1, 2).flatten(-2)))
 
-    def keys_values(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, each (cell, head, position, d_head), of the block's input."""
-        key, value = (self._heads(part) for part in self._project(hidden, 1, 3).chunk(2, dim=-1))
-        return key, value
+    def clean_attention(self, hidden: torch.Tensor) -> CleanAttention:
+        """Attention of the undisturbed input (1, position, d_model), with what is needed to bring it up to date."""
+        query, key, value = (self._row_heads(part) for part in self.qkv(hidden[0]).chunk(3, dim=-1))
+        return CleanAttention(query, key, value, attend(query, key, value))
+
+    def clean_keys_values(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (head, position, d_head) of the undisturbed input (1, position, d_model)."""
+        key, value = (self._row_heads(part) for part in self._project(hidden[0], 1, 3).chunk(2, dim=-1))
+        return key.contiguous(), value.contiguous()
 
     def read_frozen(
         self, rows: torch.Tensor, at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
@@ -66,27 +86,60 @@ class EncoderBlock(nn.Module):
         the undisturbed input. A changed position looks at the clean keys and values of the unchanged positions, and at
         the changed ones of its own copy. All rows meet the clean keys in one product, whatever copy they are of.
         """
-        query, key, value = self.qkv(rows).chunk(3, dim=-1)
-        query = query * (query.shape[-1] // self.n_heads) ** -0.5
-        scores = self._row_heads(query) @ clean_keys.transpose(-1, -2)
-        scores.masked_fill_(at.changed(clean_keys.shape[1])[at.copy], -torch.inf)
-        own = self._heads(at.padded(query)) @ self._heads(at.padded(key)).transpose(-1, -2)
-        own.masked_fill_(~at.filled[:, None, None, :], -torch.inf)
-        # softmax over both kinds of keys together: (head, read, position) and (copy, head, slot, slot)
-        own_rows = own.transpose(1, 2)[at.copy, at.slot].transpose(0, 1)
-        largest = torch.maximum(scores.amax(dim=-1), own_rows.amax(dim=-1))[..., None]
-        scores.sub_(largest).exp_()
-        own_rows = (own_rows - largest).exp_()
-        total = scores.sum(dim=-1, keepdim=True) + own_rows.sum(dim=-1, keepdim=True)
-        own = own.zero_().transpose(1, 2)
-        own[at.copy, at.slot] = own_rows.transpose(0, 1)
-        from_own = (own.transpose(1, 2) @ self._heads(at.padded(value))).transpose(1, 2)[at.copy, at.slot]
-        attention = (scores @ clean_values + from_own.transpose(0, 1)) / total
-        return self._finish_rows(rows, attention.transpose(0, 1).flatten(-2))
+        attention = self._attend_changed(self.qkv(rows).chunk(3, dim=-1), at, clean_keys, clean_values)
+        return self._finish_rows(rows, attention)
+
+    def forward_changed(
+        self, rows: torch.Tensor, at: Positions, hidden: torch.Tensor, clean: CleanAttention
+    ) -> torch.Tensor:
+        """The same numbers as `forward(hidden)`, (copy, position, d_model), for copies that differ at few positions.
+
+        `hidden` (copy, position, d_model) holds `rows` (read, d_model) at the positions `at` and the undisturbed input
+        everywhere else, whose attention is `clean`: only what the changed positions add and take away is computed.
+        """
+        changed = self.qkv(rows).chunk(3, dim=-1)
+        keys, values = (
+            (self._heads(at.padded(self._rows(before[:, at.position]))), self._heads(at.padded(after)))
+            for before, after in ((clean.key, changed[1]), (clean.value, changed[2]))
+        )
+        moved, leaning = with_changed_keys(clean.attended, clean.query, keys, values, at.filled)
+        table = moved.transpose(1, 2).flatten(-2)
+        table[at.copy, at.position] = self._attend_changed(changed, at, clean.key, clean.value)
+        leaning[at.copy, at.position] = False
+        if leaning.any():
+            self._attend_anew(table, leaning, hidden)
+        return self._finish_rows(hidden, table)
+
+    def _attend_changed(
+        self, changed: Sequence[torch.Tensor], at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention (read, d_model) of changed positions with query, key and value `changed`, each (read, d_model)."""
+        others = attend(
+            self._row_heads(changed[0]).contiguous(), clean_keys, clean_values, at.changed(clean_keys.shape[1])[at.copy]
+        )
+        query, key, value = (self._heads(at.padded(part)) for part in changed)
+        empty = torch.zeros(at.filled.shape, dtype=query.dtype, device=query.device)
+        empty.masked_fill_(~at.filled, -torch.inf)
+        own = attend_explicitly(query, key, value, empty[:, None, None, :])
+        padded = Attended(
+            self._heads(at.padded(self._rows(others.output))), at.padded(others.log_sum.T).transpose(1, 2)
+        )
+        return at.unpadded(joined(padded, own).transpose(1, 2).flatten(-2))
+
+    def _attend_anew(self, table: torch.Tensor, leaning: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Write the attention of the queries `leaning` (copy, position) into `table`, copy by copy."""
+        for copy in leaning.any(dim=1).nonzero()[:, 0]:
+            query, key, value = (self._row_heads(part) for part in self.qkv(hidden[copy]).chunk(3, dim=-1))
+            asking = query[:, leaning[copy]].contiguous()
+            table[copy, leaning[copy]] = self._rows(attend(asking, key, value).output)
 
     def _row_heads(self, rows: torch.Tensor) -> torch.Tensor:
         """(read, d_model) to (head, read, d_head)."""
         return rows.unflatten(-1, (self.n_heads, -1)).transpose(0, 1)
+
+    def _rows(self, heads: torch.Tensor) -> torch.Tensor:
+        """(head, read, d_head) to (read, d_model)."""
+        return heads.transpose(0, 1).flatten(-2)
 
     def _project(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """Parts `first` to `last` of query, key and value (0, 1, 2)."""
@@ -120,17 +173,21 @@ class EncoderModel(Model):
         self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int, frozen: bool = False
     ) -> Iterator[tuple[int, torch.Tensor]]:
         blocks = cast(Sequence[EncoderBlock], self.blocks)
-        if frozen:
+        if frozen or stop == start + 1:
+            # nothing reads the other positions of the only block above a source: there, frozen is exact
             for layer in range(start, stop):
-                if layer not in clean.memo:
-                    clean.memo[layer] = [part[0] for part in blocks[layer].keys_values(clean.hidden[layer - 1])]
-                rows = blocks[layer].read_frozen(rows, at, *clean.memo[layer])
+                keys, values = clean.once("keys_values", layer, blocks[layer].clean_keys_values)
+                rows = blocks[layer].read_frozen(rows, at, keys, values)
                 yield layer, rows
             return
         hidden = clean.hidden[start - 1].repeat(at.n_copies, 1, 1)
         hidden[at.copy, at.position] = rows
         for layer in range(start, stop - 1):
-            hidden = blocks[layer](hidden)
+            if layer == start and at.filled.shape[1] <= FEW_CHANGED * hidden.shape[1]:
+                attention = clean.once("attention", layer, blocks[layer].clean_attention)
+                hidden = blocks[layer].forward_changed(rows, at, hidden, attention)
+            else:
+                hidden = blocks[layer](hidden)
             yield layer, hidden[at.copy, at.position]
         # nothing above the last block reads its other positions
         yield stop - 1, blocks[stop - 1].read(hidden, at)
