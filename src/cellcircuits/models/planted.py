@@ -177,7 +177,9 @@ def planted(
     made_of = KINDS[kind]
     # independent streams: the same circuit whatever the number of cells
     circuit_rng, cell_rng = (np.random.default_rng((seed, stream)) for stream in range(2))
-    directions = draw_directions(circuit_rng, made_of.rotated, made_of.relays)
+    norm = norm or made_of.norm
+    # single dimensions do not sum to zero, as LayerNorm needs it
+    directions = draw_directions(circuit_rng, made_of.rotated or norm == "layer", made_of.relays)
     draft = Draft(circuit_rng, strength, directions, made_of.density, made_of.base)
     for plant in made_of.circuits:
         plant(draft)
@@ -185,7 +187,7 @@ def planted(
         plant_overlap(draft, overlap)
     units = [hidden_units(draft, block) for block in range(N_LAYERS)]
     embedding = _embedding(draft)
-    model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, norm or made_of.norm)
+    model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, norm)
     truth = pd.DataFrame(draft.truth, columns=list(TrueEffect._fields))
     saes = {layer: _autoencoder(draft, layer, k or made_of.k) for layer in range(N_LAYERS)}
     return Planted(kind, seed, model, draw_cells(cell_rng, n_cells, embedding.gene_ids), saes, truth)

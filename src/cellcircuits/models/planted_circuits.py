@@ -101,9 +101,9 @@ def plant_rivals(draft: Draft, k: int) -> None:
         source, target, rival = draft.take_source(), draft.take_target(layer), draft.take_target(layer)
         level = draft.level[layer]
         middle = level[level > 0].mean()
-        level /= 3
+        level /= 2
         for _ in range(k - 1):
-            level[:, draft.take_target(layer)] *= 6
+            level[:, draft.take_target(layer)] *= 3
         coefficient = float(draft.rng.uniform(0.3, 0.4)) * (-1) ** number
         genes = level[:, target] > 0
         # about half of what a source of activation 1.3 adds

@@ -28,10 +28,10 @@ BITS_PER_BLOCK = 6
 """Coins of the context that each of the blocks 1 and 2 reads; no coin serves both, so chains stay without bias."""
 N_CONTEXT = 2 * BITS_PER_BLOCK
 N_SPECIAL, N_SENDERS, N_RECEIVERS, N_RARE_GENES = 2, 66, 42, 12
-"""Tokens in this order: padding and state; genes that may switch on features of layer 0; genes that do not; rare ones."""
+"""Tokens, in this order: padding and state; genes that may switch on features of layer 0; genes that do not; rare."""
 N_TOKENS = N_SPECIAL + N_SENDERS + N_RECEIVERS + N_RARE_GENES
 STATE_ACTIVATION = 1.5
-BASE_LEVEL = {1: (1.5, 2.5), 2: (3.0, 4.5)}
+BASE_LEVEL = {1: (2.0, 3.0), 2: (3.5, 5.0)}
 """{layer: lowest and highest activation of its features before anything drives them}."""
 RELAY_GAIN = 2.0
 BACKGROUND = 0.05
