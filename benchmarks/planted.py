@@ -28,7 +28,7 @@ from cellcircuits.models.planted import KINDS, Planted, planted
 
 PAIR = ["source_layer", "source_feature", "target_layer", "target_feature"]
 KEY = [*PAIR, "readout"]
-NO_ROLE = "no role"
+NO_ROLE, FEW_CELLS = "no role", "source in fewer than 20 cells"
 
 
 class Case(NamedTuple):
@@ -81,13 +81,14 @@ def trace_case(kind: str, seed: int, n_cells: int, strength: float) -> Case:
 
 
 def all_pairs(case: Case) -> pd.DataFrame:
-    """Every pair whose source is active in any cell, with the columns of `PAIR`."""
+    """Every pair whose source is active in any cell: the columns of `PAIR`, and n_cells."""
     rows = []
     for moments in case.moments:
-        active = moments.source_features[moments.cells() > 0]
+        counted = {f: n for f, n in zip(moments.source_features, moments.cells(), strict=True) if n > 0}
         for layer, sums in moments.sums.items():
-            rows += [(moments.source_layer, source, layer, t) for source in active for t in range(sums.shape[-1])]
-    return pd.DataFrame(rows, columns=PAIR)
+            targets = range(sums.shape[-1])
+            rows += [(moments.source_layer, f, layer, t, n) for f, n in counted.items() for t in targets]
+    return pd.DataFrame(rows, columns=[*PAIR, "n_cells"])
 
 
 def judge(case: Case, caller: Caller) -> pd.DataFrame:
@@ -98,7 +99,8 @@ def judge(case: Case, caller: Caller) -> pd.DataFrame:
     table = pairs.fillna({"readout": "source"}).merge(called, how="outer", on=KEY)
     found = {name: table[name].eq(True) for name in ("is_edge", "called")}
     right = found["called"] & (np.sign(table["mean_delta"]) == -table["sign"])
-    return table[["readout"]].assign(**found, kind=table["kind"].fillna(NO_ROLE), sign_right=right)
+    unnamed = np.where(table["n_cells"] < 20, FEW_CELLS, NO_ROLE)
+    return table[["readout"]].assign(**found, kind=table["kind"].fillna(pd.Series(unnamed)), sign_right=right)
 
 
 def counts(judged: pd.DataFrame) -> dict[str, int]:
@@ -155,7 +157,7 @@ def models_table(judged: pd.DataFrame) -> list[list[object]]:
 def roles_table(judged: pd.DataFrame) -> list[list[object]]:
     """One row per role in the truth: share of its pairs that each caller calls, over all models."""
     rows = []
-    known = judged[judged["kind"] != NO_ROLE]
+    known = judged[~judged["kind"].isin([NO_ROLE, FEW_CELLS])]
     for (role, readout, edge), group in known.groupby(["kind", "readout", "is_edge"], sort=False):
         by_caller = group.groupby("caller", sort=False)["called"]
         shares = [f"{by_caller.mean()[caller.name]:.3f}" for caller in CALLERS]
