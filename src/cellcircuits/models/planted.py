@@ -27,6 +27,7 @@ from cellcircuits.models.planted_circuits import (
     plant_cofiring,
     plant_direct,
     plant_gated,
+    plant_opposed,
     plant_overlap,
     plant_passthrough,
     plant_rivals,
@@ -96,6 +97,7 @@ KINDS: dict[str, Kind] = {
     "gated": Kind((plant_gated, plant_cofiring)),
     "saturated": Kind((plant_saturated, plant_cofiring)),
     "passthrough": Kind((plant_passthrough,)),
+    "opposed": Kind((plant_opposed, plant_cofiring)),
     "competition": Kind((partial(plant_rivals, k=TIGHT_K), plant_cofiring), k=TIGHT_K),
     "mixed": Kind((plant_mixed,), relays=True),
     "null_exact": Kind(density=0.0, norm="none", rotated=False),
@@ -125,7 +127,11 @@ class Planted:
     cells: Tokens
     saes: dict[int, TopKSAE]
     truth: pd.DataFrame
-    """One row per pair with a role; see `planted`. Pairs that are not in it are no edges."""
+    """One row per pair with a role, all others are no edges. Columns: source_layer, source_feature, target_layer,
+    target_feature; `kind`; `readout`, the positions at which the effect appears ("source": where the source is active,
+    "other": elsewhere); `strength`, the target's rise per unit of source activation by computation; `projection`, its
+    rise by mere persistence of the source's vector; `sign` of the strength, or where nothing is computed of the
+    projection (removing the source does the opposite); `is_edge`: something is computed."""
 
 
 def planted(
@@ -157,14 +163,6 @@ def planted(
     norm
         "layer" or "none"; None: what the kind has.
 
-    Returns
-    -------
-    Planted
-        Its `truth` has the columns source_layer, source_feature, target_layer, target_feature; `kind`; `readout`, the
-        positions at which the effect appears ("source": where the source is active, "other": elsewhere); `sign` of
-        what the source does to the target (removing it does the opposite); `strength`, the target's rise per unit of
-        source activation by computation; `projection`, its rise by mere persistence of the source's vector; `is_edge`.
-
     Raises
     ------
     SettingsError
@@ -174,23 +172,28 @@ def planted(
         raise SettingsError(f"There is no kind {kind!r} of planted model; possible are {', '.join(KINDS)}.")
     if n_cells < 1 or strength <= 0 or overlap < 0:
         raise SettingsError("A planted model needs n_cells >= 1, strength > 0 and overlap >= 0.")
-    made_of = KINDS[kind]
     # independent streams: the same circuit whatever the number of cells
     circuit_rng, cell_rng = (np.random.default_rng((seed, stream)) for stream in range(2))
-    norm = norm or made_of.norm
+    made_of = KINDS[kind]
+    made_of = made_of._replace(norm=norm or made_of.norm, k=k or made_of.k)
+    draft = _draft(made_of, circuit_rng, strength, overlap)
+    units = [hidden_units(draft, block) for block in range(N_LAYERS)]
+    embedding = _embedding(draft)
+    model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, made_of.norm)
+    truth = pd.DataFrame(draft.truth, columns=list(TrueEffect._fields))
+    saes = {layer: _autoencoder(draft, layer, made_of.k) for layer in range(N_LAYERS)}
+    return Planted(kind, seed, model, draw_cells(cell_rng, n_cells, embedding.gene_ids), saes, truth)
+
+
+def _draft(made_of: Kind, rng: np.random.Generator, strength: float, overlap: float) -> Draft:
     # single dimensions do not sum to zero, as LayerNorm needs it
-    directions = draw_directions(circuit_rng, made_of.rotated or norm == "layer", made_of.relays)
-    draft = Draft(circuit_rng, strength, directions, made_of.density, made_of.base)
+    directions = draw_directions(rng, made_of.rotated or made_of.norm == "layer", made_of.relays)
+    draft = Draft(rng, strength, directions, made_of.density, made_of.base)
     for plant in made_of.circuits:
         plant(draft)
     if overlap > 0:
         plant_overlap(draft, overlap)
-    units = [hidden_units(draft, block) for block in range(N_LAYERS)]
-    embedding = _embedding(draft)
-    model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, norm)
-    truth = pd.DataFrame(draft.truth, columns=list(TrueEffect._fields))
-    saes = {layer: _autoencoder(draft, layer, k or made_of.k) for layer in range(N_LAYERS)}
-    return Planted(kind, seed, model, draw_cells(cell_rng, n_cells, embedding.gene_ids), saes, truth)
+    return draft
 
 
 def _embedding(draft: Draft) -> Embedding:

@@ -124,6 +124,23 @@ def plant_passthrough(draft: Draft, n_sources: int = 5) -> None:
             draft.note((0, source), (layer, target), "passthrough", projection=projection, is_edge=False)
 
 
+def plant_opposed(draft: Draft, n_sources: int = 5) -> None:
+    """Direct edges whose target encoder also reads the source's direction, the other way round and more strongly.
+
+    Taking out the source moves the target against the sign of what is computed: an edge, but of which sign only shows
+    when the part that merely persists is set apart.
+    """
+    for number in range(n_sources):
+        source = draft.take_source()
+        for layer in (1, 2):
+            target = draft.take_target(layer)
+            coefficient = float(draft.rng.uniform(0.2, 0.4)) * (-1) ** (number + layer)
+            projection = -coefficient * float(draft.rng.uniform(1.5, 2.5))
+            draft.connect(layer, source, target, coefficient)
+            draft.projection[layer, source, target] = projection
+            draft.note((0, source), (layer, target), "opposed", strength=coefficient, projection=projection)
+
+
 def plant_cofiring(draft: Draft, n_copies: int = 4) -> None:
     """Features that are active with a source of an edge, at nine of ten of its genes, and drive nothing."""
     edges = [row for row in draft.truth if row.is_edge and row.source_layer == 0 and row.source_feature < N_REGULAR]

@@ -7,7 +7,8 @@ l lets a source with activation a change target t of layer l by
     (mean + spread . c) a,     c = the l-th half of the cell's context: independent coins, +1 or -1
 
 so over cells an effect has |mean| / sd = |mean| / |spread| (less what the activations vary). An unplanted pair has
-mean 0 and a spread all the same: its target responds in every cell, with a sign that is a toss of coins.
+mean 0 and a spread all the same: its target responds in every cell, with a sign that is a toss of coins. All pairs of
+a block share its few coins, so their tests hang together; rates of error mean something over several models only.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class Draft:
         is_edge: bool = True,
     ) -> None:
         """Add a row to the truth, for (layer, feature) of both ends."""
-        sign = int(np.sign(strength + projection))
+        sign = int(np.sign(strength or projection))
         self.truth.append(TrueEffect(*source, *target, kind, readout, sign, float(strength), projection, is_edge))
 
 
