@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -133,9 +132,20 @@ class Run:
         return self.path(stage).exists() or self.work_path(stage).exists()
 
     def _finished_parts(self, stage: str) -> int:
-        """Number of parts of a stage under way; a part has one file for each source layer."""
-        files = Counter(path.name.split("_")[0] for path in self.work_path(stage).glob("part*.safetensors"))
-        return sum(n_files == max(files.values()) for n_files in files.values())
+        """Number of parts of a stage under way."""
+        from cellcircuits.parts import finished_parts
+
+        try:
+            return finished_parts(self.work_path(stage))
+        except RunError:
+            return 0  # a damaged plan: the stage says so
+
+    def discard_work(self, stage: str) -> None:
+        """Remove the finished parts of a stage, whose artifact is there now."""
+        # renamed first: what is left when this is stopped half-way must not be taken for parts to go on with
+        doomed = self.folder / f".{stage}.parts.writing-{os.getpid()}"
+        self.work_path(stage).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def require(self, *stages: str) -> None:
         """Raise unless all these stages are done.
