@@ -14,7 +14,7 @@ from cellcircuits.errors import SettingsError
 from cellcircuits.executors import open_executor
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
-from cellcircuits.progress import RichProgress
+from cellcircuits.progress import Progress, RichProgress
 from cellcircuits.report import print_plan, print_status, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import Settings
@@ -26,11 +26,16 @@ def _console() -> Console:
 
 
 @contextmanager
-def _executor(settings: Settings, dask: str, workers: int) -> Iterator[Executor | None]:
+def _executor(settings: Settings, dask: str, workers: int, progress: Progress) -> Iterator[Executor | None]:
     """What --dask and --workers ask for."""
     if workers and not dask:
         raise SettingsError("--workers is for --dask local; give both.")
     threads, device = settings.trace.threads, settings.model.device
+    if workers > 1 and not threads:
+        progress.note(
+            "Each worker computes with as many threads as torch takes for the whole machine. On CPUs, trace.threads = "
+            "cores / workers is much faster."
+        )
     with open_executor(dask, workers=workers, threads=threads, device=device) as executor:
         yield executor
 
@@ -38,7 +43,7 @@ def _executor(settings: Settings, dask: str, workers: int) -> Iterator[Executor 
 def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
     """Make everything that is missing; `dask` and `workers` are those of `open_executor`, for the trace."""
     progress = RichProgress()
-    with run.locked(), _executor(run.settings, dask, workers) as executor:
+    with run.locked(), _executor(run.settings, dask, workers, progress) as executor:
         run_pipeline(run, progress, until, executor)
     if until == STAGES[-1]:
         print_summary(open_run(run.folder), _console())
@@ -112,7 +117,7 @@ def stage(run: Run, stage: str, settings: Settings, dask: str = "", workers: int
         before = run.settings
         run.settings = settings
         try:
-            with _executor(settings, dask, workers) as executor:
+            with _executor(settings, dask, workers, progress) as executor:
                 run_stage(run, stage, progress, executor)
         except BaseException:
             run.settings = before

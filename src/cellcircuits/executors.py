@@ -94,7 +94,7 @@ def _local_cluster(workers: int, threads: int, device: str) -> SpecCluster:
     gpus = _gpus() if device in ("auto", "cuda") else []
     count = workers or len(gpus) or max(1, _cores() // (threads or _cores()))
     # memory_limit 0: a part needs what it needs, and a worker that is stopped for it would only be started again
-    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False}
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.ERROR}
     spec = {}
     for worker in range(count):
         env = {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
