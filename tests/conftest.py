@@ -165,10 +165,10 @@ def _demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sae.save(folder / "saes" / f"L{layer:02d}")
     content = {
         "model": {"family": "scgpt", "path": "demo"},
-        "cells": {"data": "demo", "n_cells": 12},
+        "cells": {"data": "demo", "n_cells": 6},
         "train": {"saes": str(folder / "saes"), "accept_input_mode": "official"},
         "annotate": {"null_draws": 5, "min_firings": 1},
-        "trace": {"select": "frequent", "source_layers": [0, 2], "n_features": 20, "cells_per_part": 4, "threads": 2},
+        "trace": {"select": "frequent", "source_layers": [0, 2], "n_features": 4, "cells_per_part": 2, "threads": 2},
     }
     run = create_run(folder / "run", settings_from_dict(content))
     run_pipeline(run, Progress(), until="annotate")
@@ -177,7 +177,7 @@ def _demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demo_run(_demo_run: Path, tmp_path: Path) -> cc.OpenRun:
-    """A copy of a run of the scGPT-format demo model that is ready to trace: 12 cells, 40 sources, 2 threads."""
+    """A copy of a run of the scGPT-format demo model that is ready to trace: 6 cells, 8 sources, 2 threads."""
     shutil.copytree(_demo_run, tmp_path / "run")
     return cc.open_run(tmp_path / "run")
 
