@@ -8,9 +8,11 @@ from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
-from cellcircuits.run import Run, file_hash
+from cellcircuits.run import Run, file_hash, open_folder
 
 
 class AfterParts(Progress):
@@ -53,3 +55,12 @@ def moments_files(run: Run) -> dict[str, bytes]:
 def files(folder: Path) -> dict[str, str]:
     """Content of every file of a folder, hidden ones included."""
     return {str(p.relative_to(folder)): file_hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def trace_once(folder: str) -> None:
+    """What a process does that traces a run: to be killed at any moment, and started again."""
+    torch.set_num_threads(1)
+    run = open_folder(folder)
+    with run.locked():
+        if run.status("trace").state != "done":
+            run_stage(run, "trace", Progress())

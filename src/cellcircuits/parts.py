@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
+from safetensors import SafetensorError
 
 from cellcircuits.errors import CellCircuitsError, RunError
 from cellcircuits.moments import Moments, load_moments, save_moments
@@ -128,7 +129,8 @@ def finished_parts(work: Path) -> int:
 def _clear_partial_files(work: Path) -> None:
     """Remove what a killed process left half-written; a process that still writes one of them fails, and only it."""
     for path in work.iterdir():
-        if re.match(r"\.part\d+_L\d+\.safetensors\.", path.name):
+        # .tmp: what safetensors writes before it renames
+        if re.match(r"\.(part\d+_L\d+\.safetensors\.|tmp\w+$)", path.name):
             path.unlink(missing_ok=True)
 
 
@@ -171,7 +173,7 @@ def trace_part(
     try:
         for layer, moments in found.items():
             write_atomically(files[layer], lambda partial, m=moments: save_moments(m, partial))  # type: ignore[misc]
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write part {part} into {work}: {error}. Finished parts are kept.") from error
     return None
 

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 from cellcircuits.settings import Settings, read_settings, resolve_paths, write_settings
@@ -178,7 +180,7 @@ class Run:
             yield temporary
             self._write_manifest(stage, temporary, record)
             _replace(self.path(stage), temporary)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {self.path(stage)}: {error}. Nothing was changed.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -232,6 +234,17 @@ class Run:
         for pattern in (".*.old-*", ".*.writing-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
+        for work in self.folder.glob(".*.parts"):
+            self._tidy_work(work.name[1:].removesuffix(".parts"))
+
+    def _tidy_work(self, stage: str) -> None:
+        """Remove the parts of an artifact that is complete: the process was killed in between."""
+        plan, manifest = self.work_path(stage) / "plan.json", self.manifest(stage) if self._is_done(stage) else None
+        if manifest and plan.exists() and manifest["record"].get("plan") == file_hash(plan):
+            self.discard_work(stage)
+
+    def _is_done(self, stage: str) -> bool:
+        return stage in STAGES and self.status(stage).state == "done"
 
     def change_settings(self, settings: Settings) -> None:
         """Use other settings from now on, and write them into the run folder.
