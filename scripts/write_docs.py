@@ -63,7 +63,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
     ],
     "trace": [
         ("plan.json", "Everything that decides the result; a trace is resumed only with the same plan."),
-        ("moments_L*.safetensors", "Sums over cells of the sources of one layer, for ALL targets."),
+        ("moments_L*_B*.safetensors", "Sums over cells of the sources of one layer and block, for ALL targets."),
         ("sources.parquet", "Table `sources`."),
     ],
     "edges": [
@@ -140,10 +140,12 @@ an enriched gene set), `annotated_share` (of those with a gene list), `false_ann
 lists), `n_background_genes`.
 """,
     "trace": f"""
-`plan.json`: `cells` (rows in `cells/`), `sources` ({{source layer: features}}), `targets` ({{source layer: target
-layers}}), `cells_per_part`, `context`, `inputs` (hashes of the stages that are read).
+`plan.json`: `cells` (rows in `cells/`), `blocks` (list of {{source layer: features}}, each with sums of at most
+`block_megabytes`), `targets` ({{source layer: target layers}}), `cells_per_part`, `context`, `threads` (of torch, in
+every part), `inputs` (hashes of the stages that are read).
 
-Arrays of `moments_L*.safetensors`:
+Arrays of `moments_L<layer>_B<block>.safetensors`; blocks count from 0000, and a layer has a file for each block that
+holds sources of it:
 
 | array | type | shape | meaning |
 |---|---|---|---|
@@ -162,7 +164,8 @@ metadata hold `labels` (JSON: `source_layer`, `groups`, `readouts`) and `statist
 add up.
 
 While a trace is under way, `.trace.parts/` holds its plan and the finished parts, `part<number>_L<layer>.safetensors`,
-in the same layout; it is removed at the end.
+in the same layout; it is removed at the end. A part is one block in `cells_per_part` cells; parts are numbered block
+after block.
 """,
     "edges": """
 `summary.json`: `rule`, `n_tested` (pairs), `n_responding` (pairs with a delta other than 0 in any cell), `n_edges`,

@@ -152,6 +152,36 @@ def toy_run(_finished_toy_run: Path, tmp_path: Path) -> cc.OpenRun:
     return cc.open_run(tmp_path / "run")
 
 
+@pytest.fixture(scope="session")
+def _demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run of the scGPT-format demo model, annotated; autoencoders with random weights, so that nothing is trained."""
+    folder = tmp_path_factory.mktemp("demo")
+    generator = torch.Generator().manual_seed(0)
+    for layer in range(4):
+        sae = cc.TopKSAE(96, 384, k=8)
+        directions = torch.randn(384, 96, generator=generator)
+        sae.W_dec.data = directions / directions.norm(dim=1, keepdim=True)
+        sae.W_enc.data = sae.W_dec.data.T.clone()
+        sae.save(folder / "saes" / f"L{layer:02d}")
+    content = {
+        "model": {"family": "scgpt", "path": "demo"},
+        "cells": {"data": "demo", "n_cells": 6},
+        "train": {"saes": str(folder / "saes"), "accept_input_mode": "official"},
+        "annotate": {"null_draws": 5, "min_firings": 1},
+        "trace": {"select": "frequent", "source_layers": [0, 2], "n_features": 4, "cells_per_part": 2, "threads": 2},
+    }
+    run = create_run(folder / "run", settings_from_dict(content))
+    run_pipeline(run, Progress(), until="annotate")
+    return run.folder
+
+
+@pytest.fixture
+def demo_run(_demo_run: Path, tmp_path: Path) -> cc.OpenRun:
+    """A copy of a run of the scGPT-format demo model that is ready to trace: 6 cells, 8 sources, 2 threads."""
+    shutil.copytree(_demo_run, tmp_path / "run")
+    return cc.open_run(tmp_path / "run")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Small tensors are many times faster without a second thread that has to be waited for."""

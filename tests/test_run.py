@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import cellcircuits as cc
-from cellcircuits.errors import DataError, RunError
+from cellcircuits.errors import RunError
 from cellcircuits.formats import FORMAT_VERSION
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, STAGES, create_run, file_hash, open_folder
+from cellcircuits.run import INPUTS, STAGES, create_run, open_folder
 from cellcircuits.settings import settings_from_dict, write_settings
+from tests.tracing import files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DONE = STAGES[:-1]
@@ -29,11 +28,6 @@ SLEEPER = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); pri
 
 def states(run) -> dict[str, str]:
     return {stage: run.status(stage).state for stage in DONE}
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Content of every file of a folder, hidden ones included."""
-    return {str(p.relative_to(folder)): file_hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def change_manifest(run, stage: str, **changes) -> None:
@@ -213,7 +207,7 @@ def test_settings_are_changed_whole_or_not_at_all(toy_run, toy_settings, monkeyp
 
 def test_the_pipeline_makes_only_what_is_not_done(toy_run, monkeypatch):
     made = []
-    monkeypatch.setattr("cellcircuits.pipeline.run_stage", lambda run, stage, progress: made.append(stage))
+    monkeypatch.setattr("cellcircuits.pipeline.run_stage", lambda run, stage, *others: made.append(stage))
     shutil.rmtree(toy_run.path("edges"))
     run_pipeline(toy_run, Progress(), until="findings")
     assert made == ["edges", "findings"]
@@ -302,170 +296,8 @@ def test_a_folder_that_cannot_be_written(tmp_path, toy_run, toy_settings, ordina
         toy_run.folder.chmod(0o755)
 
 
-# ----------------------------------------------------------------------------- trace: stopping and going on
-
-
-class StopAfter(Progress):
-    """Stops like Ctrl-C when so many parts are traced."""
-
-    def __init__(self, parts: int) -> None:
-        self.left = parts
-
-    def task(self, description, total):
-        from contextlib import nullcontext
-
-        def advance(amount):
-            if amount == 1:
-                self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-
-        return nullcontext(advance if description == "Tracing" else lambda amount: None)
-
-
-def retrace(run, progress: Progress | None = None) -> None:
-    """Trace again from nothing, or from the parts that are there."""
-    shutil.rmtree(run.path("trace"), ignore_errors=True)
-    run_stage(run, "trace", progress or Progress())
-
-
-def moments_files(run) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(run.path("trace").glob("moments_*"))}
-
-
-def test_a_trace_stopped_and_resumed_has_the_same_bytes(toy_run, monkeypatch):
-    whole = moments_files(toy_run)
-    assert len(whole) == 2
-    with pytest.raises(KeyboardInterrupt):
-        retrace(toy_run, StopAfter(3))
-    assert toy_run.status("trace").detail == "3 parts finished"
-    traced = []
-    from cellcircuits.stages import trace
-
-    original = trace.trace_cells
-    monkeypatch.setattr(trace, "trace_cells", lambda *args: (traced.append(len(args[1])), original(*args))[1])
-    run_stage(toy_run, "trace", Progress())
-    assert traced == [10, 10, 10]
-    assert moments_files(toy_run) == whole
-    assert not toy_run.work_path("trace").exists()
-    assert states(toy_run)["findings"] == "done"
-
-
-KILLED = """
-import os, signal, sys
-import torch
-from cellcircuits.progress import Progress
-from cellcircuits.run import open_folder
-from cellcircuits.stages import trace
-torch.set_num_threads(1)
-save, saved = trace.save_moments, []
-def killed(moments, path):
-    save(moments, path)
-    saved.append(path)
-    if len(saved) == 6:
-        path.write_bytes(path.read_bytes()[:100])
-        os.kill(os.getpid(), signal.SIGKILL)
-trace.save_moments = killed
-trace.trace_stage(open_folder(sys.argv[1]), Progress())
-"""
-
-
-def test_a_trace_killed_while_writing_a_part_goes_on_with_the_same_bytes(toy_run):
-    whole = moments_files(toy_run)
-    shutil.rmtree(toy_run.path("trace"))
-    found = subprocess.run([sys.executable, "-c", KILLED, str(toy_run.folder)], timeout=120)
-    assert found.returncode == -signal.SIGKILL
-    assert toy_run.status("trace").detail == "2 parts finished"
-    assert not toy_run.path("trace").exists()
-    run_stage(toy_run, "trace", Progress())
-    assert moments_files(toy_run) == whole
-    assert not toy_run.work_path("trace").exists()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"n_cells": 20}, {"source_layers": [0]}, {"cells_per_part": 7}, {"n_features": 2}, {"context": "frozen"}],
-)
-def test_parts_of_other_settings_are_refused(toy_run, toy_settings, changes):
-    with pytest.raises(KeyboardInterrupt):
-        retrace(toy_run, StopAfter(2))
-    before = files(toy_run.work_path("trace"))
-    toy_run.settings = toy_settings(trace=changes)
-    with pytest.raises(
-        RunError, match=r"\.trace\.parts holds parts of a trace with other settings or inputs\. Restore"
-    ):
-        run_stage(toy_run, "trace", Progress())
-    assert files(toy_run.work_path("trace")) == before
-
-
-def test_the_batch_size_may_change_between_parts(toy_run, toy_settings):
-    with pytest.raises(KeyboardInterrupt):
-        retrace(toy_run, StopAfter(2))
-    toy_run.settings = toy_settings(trace={"batch_size": 3})
-    run_stage(toy_run, "trace", Progress())
-    assert toy_run.status("trace").state == "done"
-
-
-def test_a_damaged_part_is_named(toy_run):
-    with pytest.raises(KeyboardInterrupt):
-        retrace(toy_run, StopAfter(2))
-    (toy_run.work_path("trace") / "part00001_L01.safetensors").write_bytes(b"half")
-    with pytest.raises(RunError, match=r"part00001_L01\.safetensors is not a file of moments, or is damaged"):
-        run_stage(toy_run, "trace", Progress())
-    assert not toy_run.path("trace").exists()
-
-
-def test_a_full_disk_keeps_finished_parts(toy_run, monkeypatch):
-    whole, saved = moments_files(toy_run), []
-    from cellcircuits.stages import trace
-
-    save = trace.save_moments
-
-    def full_disk(moments, path):
-        saved.append(path)
-        if len(saved) == 4:
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        save(moments, path)
-
-    with monkeypatch.context() as patch, pytest.raises(RunError, match=r"Cannot write part 1 into .*parts are kept"):
-        patch.setattr(trace, "save_moments", full_disk)
-        retrace(toy_run)
-    assert sorted(p.name for p in toy_run.work_path("trace").iterdir() if p.name[:4] in ("part", ".par")) == [
-        "part00000_L00.safetensors",
-        "part00000_L01.safetensors",
-        "part00001_L00.safetensors",
-    ]
-    run_stage(toy_run, "trace", Progress())
-    assert moments_files(toy_run) == whole
-
-
-def test_a_cell_with_nan_stops_only_its_part(toy_run, monkeypatch):
-    whole, run_layers = moments_files(toy_run), ToyModel.run_layers
-
-    def broken(model, hidden, tokens, start, stop):
-        bad = torch.from_numpy(tokens.obs.index.to_numpy() == "c23")
-        for layer, state in run_layers(model, hidden, tokens, start, stop):
-            yield layer, torch.where(bad[:, None, None], torch.nan, state)
-
-    message = r"1 of 6 parts could not be traced; .*First: The output of layer 0 is NaN or infinite for cell c23\."
-    with monkeypatch.context() as patch, pytest.raises(DataError, match=message):
-        patch.setattr(ToyModel, "run_layers", broken)
-        retrace(toy_run)
-    assert toy_run.status("trace").detail == "5 parts finished"
-    assert not list(toy_run.work_path("trace").glob("part00002_*"))
-    run_stage(toy_run, "trace", Progress())
-    assert moments_files(toy_run) == whole
-
-
-def test_another_checkpoint_is_refused(toy_run, monkeypatch):
-    monkeypatch.setattr(ToyModel, "fingerprint", lambda model: "other")
-    with pytest.raises(cc.CellCircuitsError, match="are not those with which"):
-        retrace(toy_run)
-
-
 def test_another_rule_for_edges_does_not_trace_again(toy_run, toy_settings, monkeypatch):
-    monkeypatch.setattr("cellcircuits.stages.trace.trace_cells", lambda *args: pytest.fail("traced again"))
+    monkeypatch.setattr("cellcircuits.ablate.trace_cells", lambda *args: pytest.fail("traced again"))
     before, calibrated = files(toy_run.path("trace")), toy_run.edges
     toy_run.change_settings(toy_settings(edges={"rule": "published"}))
     run_pipeline(toy_run, Progress(), until="edges")

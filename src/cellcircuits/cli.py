@@ -29,6 +29,13 @@ ABOUT = {
     "atlas": "Write the static web site.",
 }
 Folder = tyro.conf.Positional[Path]
+DASK_HELP = (
+    'Who computes the parts of the trace: "local" starts worker processes on this host, "tcp://host:port" takes the '
+    "workers of that Dask scheduler; empty: this process. Does not change the result."
+)
+WORKERS_HELP = "Worker processes of --dask local; 0: one per GPU, or else one per `threads` cores."
+Dask = Annotated[str, tyro.conf.arg(help=DASK_HELP)]
+Workers = Annotated[int, tyro.conf.arg(help=WORKERS_HELP)]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class RunCommand:
     """Run folder; made if it is not there, resumed if it was made with the same settings."""
     until: Literal["cells", "train", "annotate", "trace", "edges", "findings", "atlas"] = "atlas"
     """Last stage to run."""
+    dask: Dask = ""
+    workers: Workers = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,8 @@ def _stage_command(stage: str, default: Any) -> type:
             ("open", Annotated[bool, tyro.conf.arg(help="Serve the site on this machine and open it.")], False)
         )
         fields.append(("port", Annotated[int, tyro.conf.arg(help="Port to serve on; 0: any free one.")], 0))
+    if stage == "trace":
+        fields += [("dask", Dask, ""), ("workers", Workers, 0)]
     made = make_dataclass(f"{stage.title()}Command", fields, frozen=True)
     made.__doc__ = ABOUT[stage]
     return made
@@ -156,7 +167,8 @@ def _execute(command: Any, settings: Settings) -> None:
     from cellcircuits import commands
 
     if isinstance(command, RunCommand):
-        commands.run(create_run(command.out, read_settings(command.settings)), command.until)
+        run = create_run(command.out, read_settings(command.settings))
+        commands.run(run, command.until, command.dask, command.workers)
     elif isinstance(command, PlanCommand):
         commands.plan(read_settings(command.settings))
     elif isinstance(command, StatusCommand):
@@ -174,6 +186,7 @@ def _execute(command: Any, settings: Settings) -> None:
         run = open_folder(command.run)
         # paths given as flags are relative to where the command is called, those in the run's file are absolute
         changed = resolve_paths(with_section(settings, stage, command.settings), Path.cwd())
-        commands.stage(run, stage, changed)
+        where = (command.dask, command.workers) if stage == "trace" else ()
+        commands.stage(run, stage, changed, *where)
         if stage == "atlas" and command.open:
             commands.serve_atlas(run, command.port)

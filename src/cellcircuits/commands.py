@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from cellcircuits.errors import SettingsError
+from cellcircuits.executors import open_executor
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
-from cellcircuits.progress import RichProgress
+from cellcircuits.progress import Progress, RichProgress
 from cellcircuits.report import print_plan, print_status, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import Settings
@@ -20,11 +25,26 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 140)
 
 
-def run(run: Run, until: str) -> None:
-    """Make everything that is missing."""
+@contextmanager
+def _executor(settings: Settings, dask: str, workers: int, progress: Progress) -> Iterator[Executor | None]:
+    """What --dask and --workers ask for."""
+    if workers and not dask:
+        raise SettingsError("--workers is for --dask local; give both.")
+    threads, device = settings.trace.threads, settings.model.device
+    if workers > 1 and not threads:
+        progress.note(
+            "Each worker computes with as many threads as torch takes for the whole machine. On CPUs, trace.threads = "
+            "cores / workers is much faster."
+        )
+    with open_executor(dask, workers=workers, threads=threads, device=device) as executor:
+        yield executor
+
+
+def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
+    """Make everything that is missing; `dask` and `workers` are those of `open_executor`, for the trace."""
     progress = RichProgress()
-    with run.locked():
-        run_pipeline(run, progress, until)
+    with run.locked(), _executor(run.settings, dask, workers, progress) as executor:
+        run_pipeline(run, progress, until, executor)
     if until == STAGES[-1]:
         print_summary(open_run(run.folder), _console())
     _console().print(f"Run folder: {run.folder.resolve()}", highlight=False, soft_wrap=True)
@@ -81,10 +101,11 @@ def demo(out: Path) -> None:
     run_demo(out, RichProgress(), _console())
 
 
-def stage(run: Run, stage: str, settings: Settings) -> None:
+def stage(run: Run, stage: str, settings: Settings, dask: str = "", workers: int = 0) -> None:
     """Make one stage, with its flags; the run keeps these settings from now on.
 
-    The stages before it must be done; the stages after it become stale.
+    The stages before it must be done; the stages after it become stale. `dask` and `workers` are those of
+    `open_executor`, for the trace.
     """
     progress = RichProgress()
     with run.locked():
@@ -96,7 +117,8 @@ def stage(run: Run, stage: str, settings: Settings) -> None:
         before = run.settings
         run.settings = settings
         try:
-            run_stage(run, stage, progress)
+            with _executor(settings, dask, workers, progress) as executor:
+                run_stage(run, stage, progress, executor)
         except BaseException:
             run.settings = before
             raise

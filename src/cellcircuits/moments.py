@@ -6,6 +6,8 @@ the sums of ALL targets, so a new rule for edges never needs a new trace. `a + b
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +45,19 @@ class Moments:
         RunError
             If the two are not of the same sources, targets, groups and readouts.
         """
+        self._check_addable(other)
+        sums = {layer: self.sums[layer] + other.sums[layer] for layer in self.sums}
+        return replace(self, n_cells=self.n_cells + other.n_cells, sums=sums)
+
+    def __iadd__(self, other: Moments) -> Moments:
+        """Add in place: the same numbers as `self + other`, without memory for a third."""
+        self._check_addable(other)
+        np.add(self.n_cells, other.n_cells, out=self.n_cells)
+        for layer, values in self.sums.items():
+            np.add(values, other.sums[layer], out=values)
+        return self
+
+    def _check_addable(self, other: Moments) -> None:
         same = (
             self.source_layer == other.source_layer
             and np.array_equal(self.source_features, other.source_features)
@@ -54,8 +69,31 @@ class Moments:
                 f"Moments of different traces cannot be added: layer {self.source_layer} with "
                 f"{len(self.source_features)} sources, layer {other.source_layer} with {len(other.source_features)}."
             )
-        sums = {layer: self.sums[layer] + other.sums[layer] for layer in self.sums}
-        return replace(self, n_cells=self.n_cells + other.n_cells, sums=sums)
+
+    @classmethod
+    def join(cls, blocks: Sequence[Moments]) -> Moments:
+        """Moments of all sources of `blocks`, in this order: blocks of different sources in the same cells.
+
+        Raises
+        ------
+        RunError
+            If they share a source, or are not of the same layer, targets, groups and readouts.
+        """
+        first = blocks[0]
+        features = np.concatenate([block.source_features for block in blocks])
+        kinds = {
+            (m.source_layer, m.groups, m.readouts, tuple((t, v.shape[-1]) for t, v in m.sums.items())) for m in blocks
+        }
+        if len(kinds) > 1 or len(np.unique(features)) < len(features):
+            raise RunError(f"Blocks of different traces cannot be joined (layer {first.source_layer}). Trace again.")
+        if len(blocks) == 1:
+            return first
+        return replace(
+            first,
+            source_features=features,
+            n_cells=np.concatenate([block.n_cells for block in blocks], axis=2),
+            sums={t: np.concatenate([block.sums[t] for block in blocks], axis=3) for t in first.sums},
+        )
 
     @classmethod
     def zeros(cls, source_layer: int, source_features: np.ndarray, n_targets: dict[int, int]) -> Moments:
@@ -145,6 +183,33 @@ def load_moments(path: Path) -> Moments:
     )
 
 
+def moments_file(folder: Path, layer: int, block: int) -> Path:
+    """File of a finished trace with the moments of the sources of one layer in one block."""
+    return folder / f"moments_L{layer:02d}_B{block:04d}.safetensors"
+
+
+def trace_files(folder: Path) -> dict[int, list[Path]]:
+    """{source layer: files of its blocks, in order} of a finished trace, for reading one at a time.
+
+    Raises
+    ------
+    RunError
+        If there are none.
+    """
+    found = sorted(folder.glob("moments_L*_B*.safetensors"), key=lambda path: [int(n) for n in _numbers(path)])
+    if not found:
+        raise RunError(f"{folder} holds no moments. Run `trace` again.")
+    files: dict[int, list[Path]] = {}
+    for path in found:
+        files.setdefault(int(_numbers(path)[0]), []).append(path)
+    return files
+
+
+def _numbers(path: Path) -> list[str]:
+    """Layer and block in the name of a file of moments."""
+    return re.findall(r"\d+", path.stem)
+
+
 def load_trace(folder: Path) -> list[Moments]:
     """Moments of every source layer of a finished trace, in order of layer.
 
@@ -153,7 +218,4 @@ def load_trace(folder: Path) -> list[Moments]:
     RunError
         If there are none.
     """
-    paths = sorted(folder.glob("moments_L*.safetensors"))
-    if not paths:
-        raise RunError(f"{folder} holds no moments. Run `trace` again.")
-    return [load_moments(path) for path in paths]
+    return [Moments.join([load_moments(path) for path in paths]) for paths in trace_files(folder).values()]

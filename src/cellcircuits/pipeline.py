@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from importlib import import_module
 
 from cellcircuits.errors import SettingsError
@@ -15,15 +16,21 @@ MODEL_STAGES = ("train", "annotate", "trace")
 """Stages that take long, whose cost is told first."""
 
 
-def run_stage(run: Run, stage: str, progress: Progress) -> None:
-    """Make one stage's artifact, whatever is there already."""
+def run_stage(run: Run, stage: str, progress: Progress, executor: Executor | None = None) -> None:
+    """Make one stage's artifact, whatever is there already. `executor` computes the parts of a trace."""
     # imported here: edges, findings and atlas work without torch
     function = getattr(import_module(MODULES[stage]), f"{stage}_stage")
-    function(run, progress)
+    if stage == "trace":
+        function(run, progress, executor)
+    else:
+        function(run, progress)
 
 
-def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1]) -> None:
-    """Make every artifact that is missing or stale, in order, up to and including `until`."""
+def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1], executor: Executor | None = None) -> None:
+    """Make every artifact that is missing or stale, in order, up to and including `until`.
+
+    `executor` computes the parts of the trace; everything else is computed in this process.
+    """
     for path in run.settings.annotate.gene_sets:
         read_gmt(path)  # a wrong file is better known now than after hours of training
     stages = STAGES[: STAGES.index(until) + 1]
@@ -31,7 +38,7 @@ def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1]) -> None:
     for stage in todo:
         if stage in MODEL_STAGES and todo.index(stage) == _first_model_stage(todo):
             _announce(run, [stage for stage in MODEL_STAGES if stage in todo], progress)
-        run_stage(run, stage, progress)
+        run_stage(run, stage, progress, executor)
 
 
 def _first_model_stage(todo: list[str]) -> int:

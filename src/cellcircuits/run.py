@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
@@ -133,9 +134,20 @@ class Run:
         return self.path(stage).exists() or self.work_path(stage).exists()
 
     def _finished_parts(self, stage: str) -> int:
-        """Number of parts of a stage under way; a part has one file for each source layer."""
-        files = Counter(path.name.split("_")[0] for path in self.work_path(stage).glob("part*.safetensors"))
-        return sum(n_files == max(files.values()) for n_files in files.values())
+        """Number of parts of a stage under way."""
+        from cellcircuits.parts import finished_parts
+
+        try:
+            return finished_parts(self.work_path(stage))
+        except RunError:
+            return 0  # a damaged plan: the stage says so
+
+    def discard_work(self, stage: str) -> None:
+        """Remove the finished parts of a stage, whose artifact is there now."""
+        # renamed first: what is left when this is stopped half-way must not be taken for parts to go on with
+        doomed = self.folder / f".{stage}.parts.writing-{os.getpid()}"
+        self.work_path(stage).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def require(self, *stages: str) -> None:
         """Raise unless all these stages are done.
@@ -168,7 +180,7 @@ class Run:
             yield temporary
             self._write_manifest(stage, temporary, record)
             _replace(self.path(stage), temporary)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {self.path(stage)}: {error}. Nothing was changed.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -222,6 +234,17 @@ class Run:
         for pattern in (".*.old-*", ".*.writing-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
+        for work in self.folder.glob(".*.parts"):
+            self._tidy_work(work.name[1:].removesuffix(".parts"))
+
+    def _tidy_work(self, stage: str) -> None:
+        """Remove the parts of an artifact that is complete: the process was killed in between."""
+        plan, manifest = self.work_path(stage) / "plan.json", self.manifest(stage) if self._is_done(stage) else None
+        if manifest and plan.exists() and manifest["record"].get("plan") == file_hash(plan):
+            self.discard_work(stage)
+
+    def _is_done(self, stage: str) -> bool:
+        return stage in STAGES and self.status(stage).state == "done"
 
     def change_settings(self, settings: Settings) -> None:
         """Use other settings from now on, and write them into the run folder.

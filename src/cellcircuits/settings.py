@@ -181,13 +181,19 @@ class TraceSettings:
     """Ablated copies of a cell per forward pass, at most; long cells take fewer."""
     cells_per_part: int = 10
     """Cells per part: the unit that is saved, resumed and merged."""
+    block_megabytes: int = 1024
+    """Sums held at a time, in megabytes: with more source features than fit, a part takes a block of them. Changes
+    memory only; every block needs a clean pass of its own."""
+    threads: int = 0
+    """CPU threads per part; 0: as many as torch takes here. Recorded in the plan: every worker uses as many, and the
+    bits are the same."""
     seed: int = 0
     """Seed of the draws of cells and features."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, *PROBABILITY, "min_firing_rate")
-        _check_ranges(self, 1, inf, "n_features", "batch_size", "cells_per_part")
-        _check_ranges(self, 0, inf, "n_cells", "seed")
+        _check_ranges(self, 1, inf, "n_features", "batch_size", "cells_per_part", "block_megabytes")
+        _check_ranges(self, 0, inf, "n_cells", "threads", "seed")
 
     def copies_per_pass(self, n_positions: int) -> int:
         """Ablated copies per exact pass of a cell of this length."""

@@ -1,0 +1,118 @@
+"""Who computes the parts of a trace: this process, several processes on this host, or the workers of a Dask cluster.
+
+The engine takes any `concurrent.futures.Executor`; only this module knows Dask.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cellcircuits.errors import RunError, SettingsError
+
+if TYPE_CHECKING:
+    from distributed import Client, SpecCluster
+
+SECONDS_TO_CONNECT = 10
+
+
+@contextmanager
+def open_executor(
+    address: str, *, workers: int = 0, threads: int = 0, device: str = "auto"
+) -> Iterator[Executor | None]:
+    """An executor for the parts of a trace.
+
+    Parameters
+    ----------
+    address
+        "": None, the parts are computed in this process. "local": worker processes on this host, which end with the
+        block. "tcp://host:port" or "tls://host:port": the workers of a running Dask scheduler.
+    workers
+        Number of local workers; 0: one per GPU, or, without a GPU, one per `threads` CPU cores.
+    threads
+        CPU threads that each part will use; 0: all cores, hence one worker.
+    device
+        Torch device of the model; local workers get a GPU each where it is "auto" or "cuda".
+
+    Raises
+    ------
+    SettingsError
+        If the address is none of these, no scheduler answers there, or Dask is not installed.
+    RunError
+        If the workers keep dying or the scheduler is lost while the block runs.
+    """
+    if not address:
+        yield None
+        return
+    remote = re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", address)
+    if address != "local" and not remote:
+        raise SettingsError(
+            f'There is no executor {address!r}; expected "local" or the address of a Dask scheduler, "tcp://host:port".'
+        )
+    if remote and workers:
+        raise SettingsError(f"--workers is for --dask local; the scheduler at {address} has workers of its own.")
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise SettingsError('Dask is not installed. Install it with: pip install "cellcircuits[dask]"') from error
+    with ExitStack() as stack:
+        if remote:
+            client = stack.enter_context(_connected(address))
+        else:
+            cluster = stack.enter_context(_local_cluster(workers, threads, device))
+            client = stack.enter_context(Client(cluster))
+        try:
+            yield client.get_executor(pure=False)
+        except KilledWorker as error:
+            raise RunError(
+                f"Several workers died while they computed the same part, perhaps for want of memory ({error}). "
+                "Finished parts are kept; the same command goes on."
+            ) from error
+
+
+def _connected(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=SECONDS_TO_CONNECT)
+    # without certificates, "tls" is an error of another kind
+    except (OSError, TypeError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"No Dask scheduler answers at {address} ({error}). Start one with: dask scheduler, and workers with: "
+            f"dask worker {address}; or use --dask local."
+        ) from error
+
+
+def _local_cluster(workers: int, threads: int, device: str) -> SpecCluster:
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = _gpus() if device in ("auto", "cuda") else []
+    count = workers or len(gpus) or max(1, _cores() // (threads or _cores()))
+    # memory_limit 0: a part needs what it needs, and a worker that is stopped for it would only be started again
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.ERROR}
+    spec = {}
+    for worker in range(count):
+        env = {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
+        spec[worker] = {"cls": Nanny, "options": options | {"env": env}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR)
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _gpus() -> list[str]:
+    """Names of the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]

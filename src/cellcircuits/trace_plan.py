@@ -1,0 +1,102 @@
+"""The plan of a trace: which source features are ablated in which cells, cut into parts.
+
+A part is a block of source features in a set of cells. A block is as large as memory allows, so any number of features
+can be traced.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from cellcircuits.moments import STATISTICS
+
+Sources = dict[int, list[int]]
+"""{source layer: features}."""
+MEGABYTE = 1_000_000
+
+
+class Part(NamedTuple):
+    """What is computed, saved and resumed as one."""
+
+    sources: Sources
+    cells: list[int]
+    """Rows in the run's tokens."""
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """Everything that decides the result of a trace."""
+
+    cells: list[int]
+    """Rows of the traced cells in the run's tokens."""
+    blocks: list[Sources]
+    """The source features, split so that the sums of one block fit into memory."""
+    targets: dict[int, list[int]]
+    """{source layer: target layers}."""
+    cells_per_part: int
+    context: Literal["exact", "frozen"]
+    threads: int
+    """CPU threads of torch with which every part is computed."""
+    inputs: dict[str, str]
+    """Hashes of the artifacts that are traced."""
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """All parts: block after block, in each of them one set of cells after the other."""
+        starts = range(0, len(self.cells), self.cells_per_part)
+        cells = [self.cells[start : start + self.cells_per_part] for start in starts]
+        return [Part(block, rows) for block in self.blocks for rows in cells]
+
+    def parts_of(self, block: int) -> range:
+        """Numbers of the parts of one block."""
+        n = len(self.parts) // len(self.blocks)
+        return range(block * n, (block + 1) * n)
+
+    @property
+    def sources(self) -> Sources:
+        """All source features."""
+        layers = sorted({layer for block in self.blocks for layer in block})
+        return {layer: [f for block in self.blocks for f in block.get(layer, ())] for layer in layers}
+
+    def to_json(self) -> str:
+        """The plan as text; equal plans have equal text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> TracePlan:
+        """The plan that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError, AttributeError
+            If the text is something else.
+        """
+        content = json.loads(text)
+        blocks = [{int(layer): chosen for layer, chosen in block.items()} for block in content.pop("blocks")]
+        targets = {int(layer): chosen for layer, chosen in content.pop("targets").items()}
+        return cls(blocks=blocks, targets=targets, **content)
+
+
+def bytes_per_source(n_targets: int, n_readouts: int = 1) -> int:
+    """Memory and disk of the sums of one source feature with so many targets, over all target layers."""
+    return 8 * len(STATISTICS) * n_readouts * n_targets
+
+
+def split_into_blocks(sources: Sources, source_bytes: dict[int, int], limit: int) -> list[Sources]:
+    """Fill blocks in order of layer and feature until another source would exceed `limit` bytes; at least one each.
+
+    `source_bytes` is {source layer: bytes of the sums of one source}.
+    """
+    blocks: list[Sources] = []
+    used = limit
+    for layer in sorted(sources):
+        for feature in sorted(sources[layer]):
+            if not blocks or used + source_bytes[layer] > limit:
+                blocks.append({})
+                used = 0
+            blocks[-1].setdefault(layer, []).append(feature)
+            used += source_bytes[layer]
+    return blocks
