@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 import cellcircuits as cc
-import cellcircuits.ablate
-from cellcircuits.ablate import Tracer, trace_cells
+import cellcircuits.readouts
+from cellcircuits.ablate import Tracer
 from cellcircuits.fit import fit_saes
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.plan import matmul_rate
 from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import TraceSettings, TrainSettings
+from cellcircuits.tracing import trace_cells
 from published import BertPasses, ScgptPasses, published_trace
 
 SHAPES = {
@@ -148,7 +149,14 @@ class Work(NamedTuple):
     def trace(self, context: str):
         """Moments by the engine: one clean pass of a cell serves all source layers."""
         targets = {source: [t for t in self.saes if t > source] for source in self.sources}
-        return trace_cells(self.model, self.cells, self.saes, self.sources, targets, TraceSettings(context=context))
+        return trace_cells(
+            self.model,
+            self.cells,
+            self.saes,
+            self.sources,
+            targets,
+            TraceSettings(context=context, readouts=["source"]),
+        )
 
     def publish(self, passes, source: int):
         """Statistics of one source layer by the published procedure."""
@@ -228,7 +236,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     # the published procedure takes any change for a response, however small
-    cellcircuits.ablate.ROUNDING = 0.0
+    cellcircuits.readouts.ROUNDING = 0.0
     print(f"matrix product: {matmul_rate() / 1e9:.0f} G operations per second, {given.threads} threads")
     print_row(*COLUMNS)
     print_row(*["---"] * len(COLUMNS))

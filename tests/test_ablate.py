@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import cellcircuits as cc
-from cellcircuits.ablate import Tracer, trace_cells
+from cellcircuits.ablate import Tracer
 from cellcircuits.models.toy import DEFAULT_EDGES, PlantedEdge, ToyModel
 from cellcircuits.settings import TraceSettings
+from cellcircuits.tracing import trace_cells
 from tests.reference import cell_effect
 
 

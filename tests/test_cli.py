@@ -234,7 +234,7 @@ def test_ctrl_c(call, toy_run, monkeypatch):
         raise KeyboardInterrupt
 
     shutil.rmtree(toy_run.path("trace"))
-    monkeypatch.setattr("cellcircuits.ablate.trace_cells", stop)
+    monkeypatch.setattr("cellcircuits.tracing.trace_cells", stop)
     code, _, err = call("trace", toy_run.folder)
     assert code == 130 and "stopped. Finished parts are kept" in err and "Traceback" not in err
 

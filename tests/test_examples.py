@@ -14,9 +14,11 @@ import pytest
 import scipy.sparse as sp
 
 import cellcircuits as cc
-from cellcircuits.plan import StageCost, cell_lengths, estimate, model_shape
+from cellcircuits.model_shape import cell_lengths, model_shape
+from cellcircuits.plan import estimate
 from cellcircuits.settings import Settings
 from cellcircuits.stages.cells import read_cells
+from cellcircuits.trace_cost import StageCost
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))

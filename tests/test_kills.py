@@ -99,7 +99,7 @@ class Killer:
 def context() -> ForkServerContext:
     """Processes that start in an instant, since one that has imported everything is copied."""
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["cellcircuits.stages.trace", "cellcircuits.ablate", "tests.tracing"])
+    made.set_forkserver_preload(["cellcircuits.stages.trace", "cellcircuits.tracing", "tests.tracing"])
     first = made.Process(target=abs, args=(0,))
     first.start()
     first.join()

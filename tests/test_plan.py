@@ -12,25 +12,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import cellcircuits as cc
-from cellcircuits.ablate import trace_cells
 from cellcircuits.catalogue import count_firings
+from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
 from cellcircuits.fit import fit_saes
+from cellcircuits.model_shape import PUBLISHED_SHAPES, ModelShape, cell_lengths, model_shape
 from cellcircuits.models.encoder import EncoderBlock
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.moments import save_moments
-from cellcircuits.plan import (
-    PUBLISHED_SHAPES,
-    ModelShape,
-    _block_operations,
-    cell_lengths,
-    estimate,
-    matmul_rate,
-    model_shape,
-)
+from cellcircuits.plan import estimate, matmul_rate
 from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import TraceSettings, settings_from_dict
 from cellcircuits.tokens import Tokens
+from cellcircuits.trace_cost import block_operations, works
+from cellcircuits.trace_plan import CONTROL_READOUTS
+from cellcircuits.tracing import trace_cells
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = ModelShape(n_layers=4, d_model=32, d_feedforward=64, n_tokens=50, max_length=40)
@@ -87,7 +83,7 @@ def test_a_block_costs_what_is_counted():
         for length in LENGTHS:
             block(torch.zeros(1, length, SHAPE.d_model))
 
-    assert _block_operations(SHAPE, LENGTHS) == pytest.approx(operations(run_all), rel=0.02)
+    assert block_operations(SHAPE, LENGTHS) == pytest.approx(operations(run_all), rel=0.02)
 
 
 class TakingTurns(TopKSAE):
@@ -105,28 +101,53 @@ def rarely_active() -> TopKSAE:
     return sae
 
 
+EVERY_READOUT = ["source", "target", "other", "pre", "computed"]
+
+
 @pytest.mark.parametrize("make_sae", [always_active, rarely_active])
-@pytest.mark.parametrize("context", ["exact", "frozen"])
+@pytest.mark.parametrize(
+    ("context", "readouts"),
+    [("exact", ["source"]), ("exact", EVERY_READOUT), ("exact", ["pre"]), ("frozen", ["source", "computed"])],
+)
 @pytest.mark.parametrize(
     ("sources", "targets"), [({0: [0, 1, 2], 1: [5, 6, 7]}, [1, 2, 3]), ({0: [1, 2, 3]}, [2]), ({2: [4, 5, 6]}, [3])]
 )
-def test_a_trace_costs_what_is_counted(model, tokens, sources, targets, context, make_sae):
+def test_a_trace_costs_what_is_counted(model, tokens, sources, targets, context, readouts, make_sae):
     saes = {layer: make_sae() for layer in range(4)}
     above = {layer: [t for t in targets if t > layer] for layer in sources}
     chosen = {layer: np.array(features) for layer, features in sources.items()}
-    settings = TraceSettings(batch_size=1, context=context)
+    settings = TraceSettings(batch_size=1, context=context, readouts=readouts)
     counted = operations(lambda: trace_cells(model, tokens, saes, chosen, above, settings))
-    trace = {
-        "source_layers": list(sources),
-        "target_layers": targets,
-        "n_features": 3,
-        "batch_size": 1,
-        "context": context,
-    }
-    planned = costs(train={"expansion": 2, "k": saes[0].k}, trace=trace)["trace"]
+    trace = {"source_layers": list(sources), "target_layers": targets, "n_features": 3, "context": context}
+    content = {"train": {"expansion": 2, "k": saes[0].k}, "trace": trace | {"readouts": readouts}}
+    planned = works(settings_from_dict(content), SHAPE, LENGTHS)[0]
     # the plan takes every source to be active at the average number of positions
-    assert planned.operations == pytest.approx(counted, rel=0.06)
-    assert planned.passes == 6 * (1 + 3 * len(sources))
+    assert planned.operations() == pytest.approx(counted, rel=0.06)
+    assert planned.passes() == 6 * (1 + 3 * len(sources))
+
+
+def test_controls_cost_what_is_counted(model, tokens):
+    saes = {layer: rarely_active() for layer in range(4)}
+    settings = TraceSettings(batch_size=1, context="frozen", readouts=CONTROL_READOUTS)
+    features = np.array([4, 5, 6])
+    vectors = {0: control_directions(saes[0], 0, features, np.array([[1], [2], [3]]), 2, seed=0)}
+    names = direction_names(2, 1)
+    counted = operations(
+        lambda: trace_cells(model, tokens, saes, {0: features}, {0: [2]}, settings, None, vectors, names)
+    )
+    trace = {"source_layers": [0], "target_layers": [2], "n_features": 3, "random_directions": 2, "matched_features": 1}
+    content = {"train": {"expansion": 2, "k": saes[0].k}, "trace": trace}
+    _, planned = works(settings_from_dict(content), SHAPE, LENGTHS)
+    assert planned.operations() == pytest.approx(counted, rel=0.08)
+    assert planned.passes() == 6 * (1 + 3 * 4)
+
+
+def test_a_screen_may_trace_every_source_in_both_contexts():
+    frozen, controls, exact = works(settings_from_dict({"trace": {"context": "screen"}}), SHAPE, LENGTHS)
+    assert (frozen.frozen, controls.frozen, exact.frozen) == (True, True, False)
+    assert frozen.passes() == exact.passes()
+    total = costs(trace={"context": "screen"})["trace"]
+    assert total.operations == sum(work.operations() for work in (frozen, controls, exact))
 
 
 def test_the_catalogue_costs_what_is_counted(model, tokens):
@@ -161,6 +182,7 @@ def test_the_disk_of_a_trace_is_that_of_its_moments(model, tokens, tmp_path):
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     # 6 cells in parts of 2: three parts and their sum
     trace = {"source_layers": [0, 1], "n_features": 3, "cells_per_part": 2}
+    trace |= {"random_directions": 0, "matched_features": 0}
     assert costs(train={"expansion": 2, "k": 64}, trace=trace)["trace"].disk_bytes == pytest.approx(4 * size, rel=0.1)
 
 

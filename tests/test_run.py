@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, toy_run, toy_settings, ordina
 
 
 def test_another_rule_for_edges_does_not_trace_again(toy_run, toy_settings, monkeypatch):
-    monkeypatch.setattr("cellcircuits.ablate.trace_cells", lambda *args: pytest.fail("traced again"))
+    monkeypatch.setattr("cellcircuits.tracing.trace_cells", lambda *args: pytest.fail("traced again"))
     before, calibrated = files(toy_run.path("trace")), toy_run.edges
     toy_run.change_settings(toy_settings(edges={"rule": "published"}))
     run_pipeline(toy_run, Progress(), until="edges")

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellcircuits.ablate import trace
     from cellcircuits.demo_data import demo_cells
     from cellcircuits.edge_calling import edges
     from cellcircuits.errors import CellCircuitsError
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from cellcircuits.sae import TopKSAE, load_saes
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
+    from cellcircuits.tracing import trace
 
 _HOMES = {
     "CellCircuitsError": "errors",
@@ -39,7 +39,7 @@ _HOMES = {
     "load_saes": "sae",
     "open_run": "opened",
     "read_settings": "settings",
-    "trace": "ablate",
+    "trace": "tracing",
     "write_settings": "settings",
 }
 

@@ -16,22 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
-from cellcircuits.errors import ModelError, SettingsError
+from cellcircuits.errors import ModelError
 from cellcircuits.models.base import Model
-from cellcircuits.moments import Moments
 from cellcircuits.positions import CleanStates, Positions
-from cellcircuits.sae import SparseCode, TopKSAE, check_saes
-from cellcircuits.settings import TraceSettings
+from cellcircuits.readouts import Layer, measure
+from cellcircuits.sae import SparseCode, TopKSAE
+from cellcircuits.settings import EVERYWHERE, TraceSettings
 from cellcircuits.tokens import Tokens
 
-ROUNDING = 2 * torch.finfo(torch.float32).eps
-"""A mean change of an activation is 0 unless it is above this share of (norm of the state) x (norm of the encoder row):
-float32 arithmetic in another order changes as much, in a direction of its own that may be the same in every cell."""
 FROZEN_READS_PER_COPY = 32
 """A frozen batch holds only changed positions: at most batch_size times this many."""
 
@@ -51,11 +47,16 @@ class AblationEffects:
     """Effects of a batch of ablations in one cell."""
 
     rows: np.ndarray
-    """int64 (copy,): index into the list of features asked for."""
+    """int64 (copy,): index into the (source, direction) pairs asked for."""
     delta: dict[int, np.ndarray]
-    """{target layer: float64 (copy, target)}: mean change of activation where the source is active."""
+    """{target layer: float64 (readout, copy, target)}: what is measured (see `readouts`)."""
     clean: dict[int, np.ndarray]
-    """{target layer: float64 (copy, target)}: mean clean activation at the same positions."""
+    """{target layer: float64 (readout, copy, target)}: the same in the clean pass."""
+    removed: np.ndarray
+    """float64 (copy, position): activation that was removed."""
+    changed: np.ndarray | None
+    """float64 (copy, position): by which share of its norm the state of the highest layer changed; None if only the
+    positions of the removal were looked at."""
 
 
 class Tracer:
@@ -66,15 +67,16 @@ class Tracer:
     model, saes
         The model and {layer: autoencoder}.
     settings
-        Of these `batch_size`, which changes speed and memory only, and `context`: a frozen context carries only the
-        positions at which the source is active upward; all others keep their clean keys and values. It is exact for the
-        layer above the source, and much cheaper; above that it leaves out what comes back from positions that the
-        source does not touch.
+        Of these `readouts`, `batch_size`, which changes speed and memory only, and `context`: a frozen context carries
+        only the positions at which the source is active upward; all others keep their clean keys and values. It is
+        exact for the layer above the source, and much cheaper; above that it leaves out what comes back from positions
+        that the source does not touch.
     """
 
     def __init__(self, model: Model, saes: dict[int, TopKSAE], settings: TraceSettings) -> None:
         self.model, self.saes, self.settings = model, saes, settings
         self.frozen = settings.context == "frozen"
+        self.everywhere = any(name in EVERYWHERE for name in settings.readouts)
 
     @torch.no_grad()
     def clean_pass(self, cell: Tokens, source_layers: Sequence[int], target_layers: Sequence[int]) -> CleanPass:
@@ -86,43 +88,52 @@ class Tracer:
             If a hidden state is NaN or infinite, naming cell and layer.
         """
         measured = set(source_layers) | set(target_layers)
-        first, last = min(measured), max(measured)
         hidden, codes = {}, {}
-        for layer, state in self.model.run_layers(self.model.embed(cell), cell, 0, last + 1):
+        for layer, state in self.model.run_layers(self.model.embed(cell), cell, 0, max(measured) + 1):
             if layer in measured:
                 _check_finite(state, cell, layer)
                 codes[layer] = self.saes[layer].encode(state[0])
-            if layer in source_layers or (self.frozen and first <= layer < last):
+            if layer >= min(measured):
                 hidden[layer] = state
         return CleanPass(CleanStates(cell, hidden), codes)
 
     @torch.no_grad()
     def ablate(
-        self, clean: CleanPass, source_layer: int, features: np.ndarray, target_layers: Sequence[int]
+        self,
+        clean: CleanPass,
+        source_layer: int,
+        features: np.ndarray,
+        target_layers: Sequence[int],
+        directions: torch.Tensor | None = None,
     ) -> Iterator[AblationEffects]:
         """Ablate each of `features` that is active in the cell; every target layer must be above `source_layer`.
 
         Features that are active nowhere in the cell are skipped. Those with similar numbers of active positions share
-        a batch, since its tables are as wide as the largest.
+        a batch, since its tables are as wide as the largest. `directions` (source, direction, d_model) are removed one
+        by one in place of the features' own.
         """
         sae = self.saes[source_layer]
+        if directions is None:
+            directions = sae.W_dec[torch.from_numpy(features)][:, None]
+        n_directions = directions.shape[1]
         code = clean.codes[source_layer].dense(sae.n_features)[:, torch.from_numpy(features)]
         activations = code * torch.from_numpy(clean.states.cell.gene_mask[0]).to(code.device)[:, None]
         counts = (activations > 0).sum(dim=0).cpu().numpy()
         order = np.argsort(counts, kind="stable")
         active = order[counts[order] > 0]
-        for rows in self._batches(active, counts[active], len(activations)):
-            chosen = activations[:, torch.from_numpy(rows)].T
-            directions = sae.W_dec[torch.from_numpy(features[rows])].to(chosen.dtype)
-            yield self._ablate_batch(clean, source_layer, target_layers, rows, chosen, directions)
+        pairs = (active[:, None] * n_directions + np.arange(n_directions)).ravel()
+        for rows in self._batches(pairs, np.repeat(counts[active], n_directions), len(activations)):
+            source, direction = (torch.from_numpy(part) for part in np.divmod(rows, n_directions))
+            vectors = directions[source, direction].to(activations.dtype)
+            yield self._ablate_batch(clean, source_layer, target_layers, rows, activations[:, source].T, vectors)
 
-    def _batches(self, active: np.ndarray, counts: np.ndarray, n_positions: int) -> list[np.ndarray]:
-        """Split the features: so many copies of a cell at a time, or, frozen, so many changed positions."""
+    def _batches(self, rows: np.ndarray, counts: np.ndarray, n_positions: int) -> list[np.ndarray]:
+        """Split the rows: so many copies of a cell at a time, or, frozen, so many changed positions."""
         if self.frozen:
             batch = np.cumsum(counts) // (self.settings.batch_size * FROZEN_READS_PER_COPY)
         else:
-            batch = np.arange(len(active)) // self.settings.copies_per_pass(n_positions)
-        return np.split(active, np.flatnonzero(np.diff(batch)) + 1) if len(active) else []
+            batch = np.arange(len(rows)) // self.settings.copies_per_pass(n_positions)
+        return np.split(rows, np.flatnonzero(np.diff(batch)) + 1) if len(rows) else []
 
     def _ablate_batch(
         self,
@@ -138,20 +149,41 @@ class Tracer:
         at = Positions(copy, position, n_copies=len(rows))
         entering = clean.states.hidden[source_layer][0, at.position]
         changed = entering - activations[at.copy, at.position, None] * directions[at.copy]
-        averaging = at.averaging(changed.dtype)
-        delta, before = {}, {}
-        start, stop = source_layer + 1, max(target_layers) + 1
-        for layer, read in self.model.replay(clean.states, changed, at, start, stop, self.frozen):
+        delta, before, moved = {}, {}, None
+        for layer, states, passed in self._states_above(clean.states, changed, at, source_layer, max(target_layers)):
             if layer not in target_layers:
                 continue
-            _check_finite(read, clean.states.cell, layer)
-            n_targets = self.saes[layer].n_features
-            was = clean.codes[layer].at(at.position).dense(n_targets)
-            change = averaging @ (self.saes[layer].encode(read).dense(n_targets) - was)
-            rounding = ROUNDING * torch.outer(averaging @ read.norm(dim=1), self.saes[layer].encoder_norms)
-            delta[layer] = change.masked_fill_(change.abs() <= rounding, 0.0).double().cpu().numpy()
-            before[layer] = (averaging @ was).double().cpu().numpy()
-        return AblationEffects(rows, delta, before)
+            _check_finite(states, clean.states.cell, layer)
+            measured = self._layer(clean, layer, at, states, passed)
+            delta[layer], before[layer] = (
+                part.double().cpu().numpy() for part in measure(measured, self.settings.readouts)
+            )
+            if self.everywhere and layer == max(target_layers):
+                was = clean.states.hidden[layer][0]
+                moved = ((states - was).norm(dim=-1) / was.norm(dim=-1)).double().cpu().numpy()
+        return AblationEffects(rows, delta, before, activations.double().cpu().numpy(), moved)
+
+    def _states_above(
+        self, clean: CleanStates, changed: torch.Tensor, at: Positions, source_layer: int, last: int
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
+        """(layer, states, states that the removed vector alone makes) of every layer above the source."""
+        start, stop = source_layer + 1, last + 1
+        states = self.model.replay(clean, changed, at, start, stop, frozen=self.frozen, everywhere=self.everywhere)
+        if "computed" not in self.settings.readouts:
+            yield from ((layer, state, None) for layer, state in states)
+            return
+        passed = self.model.pass_through(clean, changed, at, start, stop)
+        for (layer, state), (_, alone) in zip(states, passed, strict=True):
+            yield layer, state, alone
+
+    def _layer(
+        self, clean: CleanPass, layer: int, at: Positions, states: torch.Tensor, passed: torch.Tensor | None
+    ) -> Layer:
+        genes = torch.from_numpy(clean.states.cell.gene_mask[0]).to(states.device)
+        hidden, sae, code = clean.states.hidden[layer][0], self.saes[layer], clean.codes[layer]
+        if self.everywhere:
+            return Layer(sae, hidden, code, genes, at, states[at.copy, at.position], passed, states)
+        return Layer(sae, hidden, code, genes, at, states, passed)
 
 
 def _check_finite(values: torch.Tensor, cell: Tokens, layer: int) -> None:
@@ -160,101 +192,3 @@ def _check_finite(values: torch.Tensor, cell: Tokens, layer: int) -> None:
             f"The output of layer {layer} is NaN or infinite for cell {cell.obs.index[0]}. "
             "Check the checkpoint, the values of this cell, and the precision."
         )
-
-
-def trace_cells(
-    model: Model,
-    cells: Tokens,
-    saes: dict[int, TopKSAE],
-    sources: dict[int, np.ndarray],
-    targets: dict[int, list[int]],
-    settings: TraceSettings,
-) -> dict[int, Moments]:
-    """Trace the `sources` {layer: features} of several layers in all `cells`; one clean pass per cell serves all.
-
-    Returns {source layer: Moments}. `targets` is {source layer: target layers}. Of the settings only `batch_size` and
-    `context` matter here.
-    """
-    tracer = Tracer(model, saes, settings)
-    moments = {
-        layer: Moments.zeros(layer, features, {t: saes[t].n_features for t in targets[layer]})
-        for layer, features in sources.items()
-    }
-    every_target = sorted({t for chosen in targets.values() for t in chosen})
-    for row in range(len(cells)):
-        clean = tracer.clean_pass(cells.take([row]), list(sources), every_target)
-        for layer, features in sources.items():
-            for effects in tracer.ablate(clean, layer, features, targets[layer]):
-                _accumulate(moments[layer], effects)
-    return moments
-
-
-def _accumulate(moments: Moments, effects: AblationEffects) -> None:
-    """Add one cell's effects in place."""
-    rows = effects.rows
-    moments.n_cells[0, 0, rows] += 1
-    for layer, delta in effects.delta.items():
-        observed = (delta, delta**2, delta > 0, delta < 0, effects.clean[layer])
-        for statistic, values in enumerate(observed):
-            moments.sums[layer][statistic, 0, 0, rows] += values
-
-
-def trace(
-    model: Model,
-    cells: Tokens,
-    saes: dict[int, TopKSAE],
-    source_layer: int,
-    features: Sequence[int],
-    target_layers: Sequence[int] | None = None,
-    *,
-    batch_size: int = TraceSettings.batch_size,
-    context: Literal["exact", "frozen"] = "exact",
-) -> Moments:
-    """Ablate features of one layer in every cell and measure every feature of the layers above.
-
-    For cell c, source f (active at positions S) and target t of a layer above:
-    x(c, f, t) = mean over p in S of [ z_t(p | without f) - z_t(p | clean) ]. Returned are sums of x over cells.
-
-    Parameters
-    ----------
-    model, cells, saes
-        From `load_model`, `model.tokenize` and `load_saes`; `saes` is {layer: autoencoder}.
-    source_layer
-        Layer of the features (0-based, output of the block).
-    features
-        Features to ablate.
-    target_layers
-        Layers to measure; None: every layer above the source that has an autoencoder.
-    batch_size
-        Ablated copies of a cell per forward pass; changes speed and memory only.
-    context
-        "exact" carries every position upward; "frozen" only those at which the source is active (see `Tracer`).
-
-    Raises
-    ------
-    SettingsError
-        If a layer has no autoencoder, a target is not above the source, or a feature does not exist.
-    ModelError
-        If an autoencoder does not fit the model, or a hidden state is NaN or infinite.
-    """
-    check_saes(saes, model.d_model, model.n_layers, cells.info.get("input_mode", ""))
-    targets = targets_above(source_layer, target_layers, saes)
-    chosen = np.asarray(features, dtype=np.int64)
-    if chosen.size and not 0 <= chosen.min() <= chosen.max() < saes[source_layer].n_features:
-        raise SettingsError(f"Features of layer {source_layer} are 0 to {saes[source_layer].n_features - 1}.")
-    settings = TraceSettings(batch_size=batch_size, context=context)
-    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, settings)[source_layer]
-
-
-def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, TopKSAE]) -> list[int]:
-    if source_layer not in saes:
-        raise SettingsError(f"Layer {source_layer} has no autoencoder; there are some for {sorted(saes)}.")
-    above = [layer for layer in sorted(saes) if layer > source_layer]
-    chosen = above if not target_layers else sorted(set(target_layers))
-    wrong = [layer for layer in chosen if layer not in above]
-    if wrong or not chosen:
-        raise SettingsError(
-            f"Target layers must lie above source layer {source_layer} and have an autoencoder; possible are "
-            f"{above or 'none'}, asked for were {wrong or list(target_layers or [])}."
-        )
-    return chosen

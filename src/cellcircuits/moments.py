@@ -17,6 +17,11 @@ from cellcircuits.errors import RunError
 
 STATISTICS = ("sum_delta", "sum_squared_delta", "n_positive", "n_negative", "sum_clean")
 """First axis of `Moments.sums`."""
+GENE_STATISTICS = ("n_removed", "sum_removed", "n_changed", "sum_change", "sum_squared_change")
+"""First axis of `Moments.genes`: cells in which the source was removed at this gene, and how much activation; cells in
+which the gene stood elsewhere, and by which share its state changed."""
+ALL, OWN = "all", "own"
+"""Name of the only group, or of all groups together; name of a source's own direction."""
 SMALLEST_SD = 1e-10
 """Floor of the standard deviation in mean/sd, as in the published code."""
 
@@ -32,10 +37,15 @@ class Moments:
     """int64 (group, readout, source): cells in which the source was active, hence measured."""
     sums: dict[int, np.ndarray]
     """{target layer: float64 (statistic, group, readout, source, target)}, statistics in the order of `STATISTICS`."""
-    groups: tuple[str, ...] = ("all",)
+    groups: tuple[str, ...] = (ALL,)
     """Groups of cells with sums of their own."""
     readouts: tuple[str, ...] = ("source",)
-    """Where targets are read: "source" = the positions at which the source is active."""
+    """What is measured of a target, and where: see the module `readouts`."""
+    directions: tuple[str, ...] = (OWN,)
+    """What is removed in place of each source: "own" is its own direction, others are controls. With several, the
+    source axis of the arrays runs over (source, direction) pairs, directions fastest."""
+    genes: np.ndarray | None = None
+    """float64 (statistic, source, token): sums over cells by gene, statistics in the order of `GENE_STATISTICS`."""
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both sets of cells together.
@@ -47,7 +57,8 @@ class Moments:
         """
         self._check_addable(other)
         sums = {layer: self.sums[layer] + other.sums[layer] for layer in self.sums}
-        return replace(self, n_cells=self.n_cells + other.n_cells, sums=sums)
+        genes = None if self.genes is None or other.genes is None else self.genes + other.genes
+        return replace(self, n_cells=self.n_cells + other.n_cells, sums=sums, genes=genes)
 
     def __iadd__(self, other: Moments) -> Moments:
         """Add in place: the same numbers as `self + other`, without memory for a third."""
@@ -55,13 +66,15 @@ class Moments:
         np.add(self.n_cells, other.n_cells, out=self.n_cells)
         for layer, values in self.sums.items():
             np.add(values, other.sums[layer], out=values)
+        if self.genes is not None and other.genes is not None:
+            np.add(self.genes, other.genes, out=self.genes)
         return self
 
     def _check_addable(self, other: Moments) -> None:
         same = (
             self.source_layer == other.source_layer
             and np.array_equal(self.source_features, other.source_features)
-            and (self.groups, self.readouts) == (other.groups, other.readouts)
+            and self._labels == other._labels
             and {k: v.shape for k, v in self.sums.items()} == {k: v.shape for k, v in other.sums.items()}
         )
         if not same:
@@ -81,9 +94,7 @@ class Moments:
         """
         first = blocks[0]
         features = np.concatenate([block.source_features for block in blocks])
-        kinds = {
-            (m.source_layer, m.groups, m.readouts, tuple((t, v.shape[-1]) for t, v in m.sums.items())) for m in blocks
-        }
+        kinds = {(m.source_layer, m._labels, tuple((t, v.shape[-1]) for t, v in m.sums.items())) for m in blocks}
         if len(kinds) > 1 or len(np.unique(features)) < len(features):
             raise RunError(f"Blocks of different traces cannot be joined (layer {first.source_layer}). Trace again.")
         if len(blocks) == 1:
@@ -93,24 +104,75 @@ class Moments:
             source_features=features,
             n_cells=np.concatenate([block.n_cells for block in blocks], axis=2),
             sums={t: np.concatenate([block.sums[t] for block in blocks], axis=3) for t in first.sums},
+            genes=None if first.genes is None else np.concatenate([b.genes for b in blocks if b.genes is not None], 1),
         )
 
+    @property
+    def _labels(self) -> tuple:
+        """What two moments must share to belong together."""
+        return self.groups, self.readouts, self.directions, None if self.genes is None else self.genes.shape[-1]
+
     @classmethod
-    def zeros(cls, source_layer: int, source_features: np.ndarray, n_targets: dict[int, int]) -> Moments:
-        """Moments of no cells, for {target layer: number of targets}."""
+    def zeros(
+        cls,
+        source_layer: int,
+        source_features: np.ndarray,
+        n_targets: dict[int, int],
+        groups: tuple[str, ...] = (ALL,),
+        readouts: tuple[str, ...] = ("source",),
+        directions: tuple[str, ...] = (OWN,),
+        n_tokens: int = 0,
+    ) -> Moments:
+        """Moments of no cells, for {target layer: number of targets}; with `n_tokens` also sums by gene."""
         features = np.asarray(source_features, dtype=np.int64)
-        n = len(features)
-        sums = {layer: np.zeros((len(STATISTICS), 1, 1, n, size)) for layer, size in n_targets.items()}
-        return cls(source_layer, features, np.zeros((1, 1, n), dtype=np.int64), sums)
+        shape = len(groups), len(readouts), len(features) * len(directions)
+        sums = {layer: np.zeros((len(STATISTICS), *shape, size)) for layer, size in n_targets.items()}
+        genes = np.zeros((len(GENE_STATISTICS), len(features), n_tokens)) if n_tokens else None
+        return cls(source_layer, features, np.zeros(shape, dtype=np.int64), sums, groups, readouts, directions, genes)
 
-    def statistic(self, target_layer: int, name: str, group: str = "all", readout: str = "source") -> np.ndarray:
-        """One sum, float64 (source, target)."""
-        where = STATISTICS.index(name), self.groups.index(group), self.readouts.index(readout)
-        return self.sums[target_layer][where]
+    def of_direction(self, index: int) -> Moments:
+        """The moments of one of the directions alone."""
+        step = len(self.directions)
+        return replace(
+            self,
+            n_cells=self.n_cells[..., index::step],
+            sums={layer: values[..., index::step, :] for layer, values in self.sums.items()},
+            directions=(self.directions[index],),
+            genes=None,
+        )
 
-    def cells(self, group: str = "all", readout: str = "source") -> np.ndarray:
-        """Number of cells of each source, int64 (source,)."""
-        return self.n_cells[self.groups.index(group), self.readouts.index(readout)]
+    def of_group(self, group: str) -> Moments:
+        """The moments of one group of cells alone."""
+        index = [self.groups.index(group)]
+        sums = {layer: values[:, index] for layer, values in self.sums.items()}
+        return replace(self, n_cells=self.n_cells[index], sums=sums, groups=(group,), genes=None)
+
+    def of_sources(self, rows: np.ndarray) -> Moments:
+        """The moments of some of the sources: `rows` are positions in `source_features`."""
+        step = len(self.directions)
+        chosen = (np.asarray(rows)[:, None] * step + np.arange(step)).ravel()
+        return replace(
+            self,
+            source_features=self.source_features[rows],
+            n_cells=self.n_cells[..., chosen],
+            sums={layer: values[..., chosen, :] for layer, values in self.sums.items()},
+            genes=None if self.genes is None else self.genes[:, rows],
+        )
+
+    def statistic(self, target_layer: int, name: str, group: str = ALL, readout: str = "source") -> np.ndarray:
+        """One sum, float64 (source, target); of all groups together unless one is named."""
+        values = self.sums[target_layer][STATISTICS.index(name), :, self.readouts.index(readout)]
+        return self._of_group(values, group)
+
+    def cells(self, group: str = ALL, readout: str = "source") -> np.ndarray:
+        """Number of cells of each source, int64 (source,); of all groups together unless one is named."""
+        return self._of_group(self.n_cells[:, self.readouts.index(readout)], group)
+
+    def _of_group(self, values: np.ndarray, group: str) -> np.ndarray:
+        """`values` (group, ...) of one group, or their sum."""
+        if group == ALL and len(self.groups) > 1:
+            return values.sum(axis=0)
+        return values[0 if group == ALL else self.groups.index(group)]
 
     def mean(self, target_layer: int, **which: str) -> np.ndarray:
         """Mean delta over cells, (source, target); 0 where no cell was measured."""
@@ -141,14 +203,18 @@ def save_moments(moments: Moments, path: Path) -> None:
     from safetensors.numpy import save_file
 
     arrays = {"source_features": moments.source_features, "n_cells": moments.n_cells}
-    arrays |= {f"sums/{layer:02d}": np.ascontiguousarray(values) for layer, values in moments.sums.items()}
+    arrays |= {f"sums/{layer:02d}": values for layer, values in moments.sums.items()}
+    if moments.genes is not None:
+        arrays["genes"] = moments.genes
     labels = {
         "source_layer": moments.source_layer,
         "groups": moments.groups,
         "readouts": moments.readouts,
+        "directions": moments.directions,
         "statistics": STATISTICS,
     }
     # one entry only: safetensors writes several in random order, and the same moments would not have the same bytes
+    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     save_file(arrays, path, metadata={"labels": json.dumps(labels)})
 
 
@@ -180,6 +246,8 @@ def load_moments(path: Path) -> Moments:
         sums=dict(sorted(sums.items())),
         groups=tuple(labels["groups"]),
         readouts=tuple(labels["readouts"]),
+        directions=tuple(labels["directions"]),
+        genes=arrays.get("genes"),
     )
 
 

@@ -155,7 +155,7 @@ def trace_part(
     RunError
         If the files cannot be written.
     """
-    from cellcircuits.ablate import trace_cells
+    from cellcircuits.tracing import trace_cells
 
     chosen, rows = plan.parts[part]
     files = {layer: part_file(work, part, layer) for layer in chosen}
@@ -166,7 +166,12 @@ def trace_part(
     try:
         with torch_threads(plan.threads):
             found = trace_cells(
-                model, tokens.take(rows), saes, sources, targets, replace(settings, context=plan.context)
+                model,
+                tokens.take(rows),
+                saes,
+                sources,
+                targets,
+                replace(settings, context=plan.context, readouts=plan.readouts),
             )
     except CellCircuitsError as error:
         return str(error)

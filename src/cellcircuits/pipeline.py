@@ -47,7 +47,8 @@ def _first_model_stage(todo: list[str]) -> int:
 
 def _announce(run: Run, stages: list[str], progress: Progress) -> None:
     """One line on the cost of these stages; nothing for models whose size is in no file that we know (plug-ins)."""
-    from cellcircuits.plan import estimate, matmul_rate, model_shape
+    from cellcircuits.model_shape import model_shape
+    from cellcircuits.plan import estimate, matmul_rate
     from cellcircuits.report import readable_seconds
     from cellcircuits.tokens import load_tokens
 

@@ -12,7 +12,7 @@ from cellcircuits.run import STAGES, Run
 from cellcircuits.summary import summarise, top_circuits
 
 if TYPE_CHECKING:
-    from cellcircuits.plan import StageCost
+    from cellcircuits.trace_cost import StageCost
 
 
 def readable_bytes(size: float) -> str:

@@ -13,6 +13,10 @@ from typing import Any, Literal
 
 from cellcircuits.errors import SettingsError
 
+Readout = Literal["source", "target", "other", "pre", "computed"]
+EVERYWHERE = ("target", "other")
+"""Readouts that look at positions outside those of the removal, so the whole cell must be carried upward."""
+FOLD = "fold"
 PROBABILITY = (0.0, 1.0)
 EXACT_PASS_POSITIONS = 8192
 """Longest batch of ablated copies: with more positions a pass no longer gets faster per copy (measured on CPUs)."""
@@ -174,9 +178,32 @@ class TraceSettings:
     """Cells traced; 0: all."""
     stratify_by: str = ""
     """obs column whose labels are drawn in proportion; empty: draw uniformly."""
-    context: Literal["exact", "frozen"] = "exact"
+    context: Literal["exact", "frozen", "screen"] = "exact"
     """"exact": every position is carried upward. "frozen": only those at which the source is active, the others stay as
-    they were in the clean pass; far cheaper where sources are active at few positions."""
+    they were in the clean pass; far cheaper where sources are active at few positions. "screen": frozen first, then
+    sources in which it finds edges again, exactly."""
+    screen_min_edges: int = 1
+    """Screen: edges in the frozen context with which a source is traced again exactly."""
+    fidelity_sources: int = 2
+    """Frozen: source features per layer that are traced exactly as well, at random, to measure what the frozen context
+    leaves out; 0: none."""
+    fidelity_cells: int = 20
+    """Frozen: cells in which they are."""
+    random_directions: int = 16
+    """Control directions per source: Gaussian, of the norm of the source's own, fixed over positions and cells; 0: no
+    verdict on whether an edge is specific."""
+    matched_features: int = 4
+    """Control directions per source: those of other features, of the nearest firing rates."""
+    group_by: str = ""
+    """obs column for whose labels sums are kept apart (cell type, donor, batch, guide), or "fold" for random folds;
+    memory and disk grow with the number of labels. Empty: no groups."""
+    n_folds: int = 10
+    """Folds of cells, if grouped by "fold"."""
+    readouts: list[Readout] = field(default_factory=lambda: ["source", "pre", "computed"])
+    """What is measured. "source": activation where the source is active (published). "target": where the target is
+    active. "other": at all other gene positions, what attention carries from gene to gene. "pre": activation before
+    TopK, where the source is active. "computed": of that, what the blocks compute, beyond the removed vector that
+    merely persists. "target" and "other" need an exact context."""
     batch_size: int = 16
     """Ablated copies of a cell per forward pass, at most; long cells take fewer."""
     cells_per_part: int = 10
@@ -191,9 +218,34 @@ class TraceSettings:
     """Seed of the draws of cells and features."""
 
     def __post_init__(self) -> None:
+        outside = sorted(set(EVERYWHERE) & set(self.readouts))
+        if outside and self.context != "exact":
+            raise SettingsError(
+                f"The readouts {', '.join(outside)} look at positions that a {self.context} context leaves as they "
+                'were. Set context = "exact", or leave them out.'
+            )
+        if not self.readouts or len(set(self.readouts)) < len(self.readouts):
+            raise SettingsError("`readouts` must name at least one readout, each once.")
         _check_ranges(self, *PROBABILITY, "min_firing_rate")
-        _check_ranges(self, 1, inf, "n_features", "batch_size", "cells_per_part", "block_megabytes")
+        _check_ranges(self, 2, inf, "n_folds")
+        _check_ranges(self, 0, inf, "fidelity_sources", "random_directions", "matched_features")
+        _check_ranges(
+            self,
+            1,
+            inf,
+            "screen_min_edges",
+            "fidelity_cells",
+            "n_features",
+            "batch_size",
+            "cells_per_part",
+            "block_megabytes",
+        )
         _check_ranges(self, 0, inf, "n_cells", "threads", "seed")
+
+    @property
+    def n_controls(self) -> int:
+        """Control directions per source."""
+        return self.random_directions + self.matched_features
 
     def copies_per_pass(self, n_positions: int) -> int:
         """Ablated copies per exact pass of a cell of this length."""

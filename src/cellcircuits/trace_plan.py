@@ -12,10 +12,15 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from cellcircuits.moments import STATISTICS
+from cellcircuits.settings import Readout
 
 Sources = dict[int, list[int]]
 """{source layer: features}."""
 MEGABYTE = 1_000_000
+CONTROL_READOUTS: list[Readout] = ["source", "computed"]
+"""What is measured of control directions: enough to call edges, and to say whether a feature differs from them."""
+CONTROL_PARTS = 4
+"""Controls have many directions, so their sums are kept in few parts."""
 
 
 class Part(NamedTuple):
@@ -40,6 +45,7 @@ class TracePlan:
     context: Literal["exact", "frozen"]
     threads: int
     """CPU threads of torch with which every part is computed."""
+    readouts: list[Readout]
     inputs: dict[str, str]
     """Hashes of the artifacts that are traced."""
 

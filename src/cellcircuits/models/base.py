@@ -46,18 +46,28 @@ class Model(torch.nn.Module):
     """Whether `replay(frozen=True)` is possible."""
 
     def replay(
-        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int, frozen: bool = False
+        self,
+        clean: CleanStates,
+        rows: torch.Tensor,
+        at: Positions,
+        start: int,
+        stop: int,
+        *,
+        frozen: bool = False,
+        everywhere: bool = False,
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Run copies of one cell that were changed at some positions, and yield (layer, states at these positions).
 
         Parameters
         ----------
         clean
-            The cell and its undisturbed states: the output of block start - 1; if frozen, of all up to stop - 2.
+            The cell and its undisturbed states: the outputs of blocks start - 1 to stop - 1.
         rows
             Changed states that enter block `start`, (read, d_model), at the pairs (copy, position) of `at`.
         frozen
             Only the changed positions are carried upward; all others stay as they were in the clean pass.
+        everywhere
+            Yield the states of all positions, (copy, position, d_model). Not together with `frozen`.
 
         Any model can do this through `run_layers`; an adapter may do it faster.
         """
@@ -67,7 +77,20 @@ class Model(torch.nn.Module):
         hidden[at.copy, at.position] = rows
         copies = clean.cell.take(np.zeros(at.n_copies, dtype=np.int64))
         for layer, state in self.run_layers(hidden, copies, start, stop):
-            yield layer, state[at.copy, at.position]
+            yield layer, state if everywhere else state[at.copy, at.position]
+
+    def pass_through(
+        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """What the change alone makes of the positions `at`, if nothing is computed from it: yields (layer, states).
+
+        The states that enter block `start` differ from the clean ones by a vector that persists in the residual
+        stream. Here it is added to the clean state of every layer; a model whose norms lie on the residual stream
+        carries it through them.
+        """
+        change = rows - clean.hidden[start - 1][0, at.position]
+        for layer in range(start, stop):
+            yield layer, clean.hidden[layer][0, at.position] + change
 
     def reference_hidden_states(self, tokens: Tokens) -> list[torch.Tensor] | None:
         """Block outputs by the model's original implementation, for `check_model`; None where there is none."""

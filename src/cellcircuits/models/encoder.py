@@ -77,6 +77,17 @@ class EncoderBlock(nn.Module):
         key, value = (self._row_heads(part) for part in self._project(hidden[0], 1, 3).chunk(2, dim=-1))
         return key.contiguous(), value.contiguous()
 
+    def added(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention and the feed-forward layers add to the undisturbed input (1, position, d_model)."""
+        query, key, value = (self._heads(part) for part in self.qkv(hidden).chunk(3, dim=-1))
+        attention = self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))[0]
+        middle = self.norm1(hidden[0] + attention)
+        return attention, self.linear2(F.relu(self.linear1(middle)))
+
+    def pass_through(self, rows: torch.Tensor, attention: torch.Tensor, feedforward: torch.Tensor) -> torch.Tensor:
+        """Block output for changed inputs `rows` (read, d_model) to which the same is added as before the change."""
+        return self.norm2(self.norm1(rows + attention) + feedforward)
+
     def read_frozen(
         self, rows: torch.Tensor, at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
     ) -> torch.Tensor:
@@ -170,10 +181,18 @@ class EncoderModel(Model):
             yield layer, hidden
 
     def replay(
-        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int, frozen: bool = False
+        self,
+        clean: CleanStates,
+        rows: torch.Tensor,
+        at: Positions,
+        start: int,
+        stop: int,
+        *,
+        frozen: bool = False,
+        everywhere: bool = False,
     ) -> Iterator[tuple[int, torch.Tensor]]:
         blocks = cast(Sequence[EncoderBlock], self.blocks)
-        if frozen or stop == start + 1:
+        if frozen or (stop == start + 1 and not everywhere):
             # nothing reads the other positions of the only block above a source: there, frozen is exact
             for layer in range(start, stop):
                 keys, values = clean.once("keys_values", layer, blocks[layer].clean_keys_values)
@@ -182,12 +201,23 @@ class EncoderModel(Model):
             return
         hidden = clean.hidden[start - 1].repeat(at.n_copies, 1, 1)
         hidden[at.copy, at.position] = rows
-        for layer in range(start, stop - 1):
+        for layer in range(start, stop):
+            if layer == stop - 1 and not everywhere:
+                # nothing above the last block reads its other positions
+                yield layer, blocks[layer].read(hidden, at)
+                return
             if layer == start and at.filled.shape[1] <= FEW_CHANGED * hidden.shape[1]:
                 attention = clean.once("attention", layer, blocks[layer].clean_attention)
                 hidden = blocks[layer].forward_changed(rows, at, hidden, attention)
             else:
                 hidden = blocks[layer](hidden)
-            yield layer, hidden[at.copy, at.position]
-        # nothing above the last block reads its other positions
-        yield stop - 1, blocks[stop - 1].read(hidden, at)
+            yield layer, hidden if everywhere else hidden[at.copy, at.position]
+
+    def pass_through(
+        self, clean: CleanStates, rows: torch.Tensor, at: Positions, start: int, stop: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        blocks = cast(Sequence[EncoderBlock], self.blocks)
+        for layer in range(start, stop):
+            added = clean.once("added", layer, blocks[layer].added)
+            rows = blocks[layer].pass_through(rows, *(part[at.position] for part in added))
+            yield layer, rows

@@ -58,13 +58,17 @@ def make_plan(
             f"No feature of layer {listed(empty)} can be a source (select = {settings.select!r}, "
             f"min_firing_rate = {settings.min_firing_rate}). Lower min_firing_rate or choose another `select`."
         )
-    source_bytes = {layer: bytes_per_source(sum(widths[t] for t in chosen)) for layer, chosen in targets.items()}
+    source_bytes = {
+        layer: bytes_per_source(sum(widths[t] for t in chosen), len(settings.readouts))
+        for layer, chosen in targets.items()
+    }
     return TracePlan(
         cells=[int(row) for row in rows],
         blocks=split_into_blocks(sources, source_bytes, settings.block_megabytes * MEGABYTE),
         targets=targets,
         cells_per_part=settings.cells_per_part,
         context=settings.context,
+        readouts=list(settings.readouts),
         threads=settings.threads or torch.get_num_threads(),
         inputs=inputs,
     )

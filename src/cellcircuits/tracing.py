@@ -1,0 +1,165 @@
+"""Tracing: the ablations of many source features in many cells, summed over cells.
+
+For cell c, source f (active at positions S) and target t of a layer above, x(c, f, t) is what `readouts` measures; kept
+are sums of x over cells, for all targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from cellcircuits.ablate import AblationEffects, Tracer
+from cellcircuits.errors import SettingsError
+from cellcircuits.models.base import Model
+from cellcircuits.moments import ALL, GENE_STATISTICS, OWN, Moments
+from cellcircuits.sae import TopKSAE, check_saes
+from cellcircuits.settings import Readout, TraceSettings
+from cellcircuits.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of cells with sums of their own."""
+
+    names: tuple[str, ...]
+    index: np.ndarray
+    """int (cell,): group of each cell."""
+
+
+def trace_cells(
+    model: Model,
+    cells: Tokens,
+    saes: dict[int, TopKSAE],
+    sources: dict[int, np.ndarray],
+    targets: dict[int, list[int]],
+    settings: TraceSettings,
+    groups: Groups | None = None,
+    directions: dict[int, torch.Tensor] | None = None,
+    direction_names: tuple[str, ...] = (OWN,),
+) -> dict[int, Moments]:
+    """Trace the `sources` {layer: features} of several layers in all `cells`; one clean pass per cell serves all.
+
+    Returns {source layer: Moments}. `targets` is {source layer: target layers}. Of the settings only `readouts`,
+    `batch_size` and `context` matter here. `directions` {source layer: (source, direction, d_model)}, named by
+    `direction_names`, are removed in place of the features' own.
+    """
+    tracer = Tracer(model, saes, settings)
+    groups = groups or Groups((ALL,), np.zeros(len(cells), dtype=np.int64))
+    n_tokens = int(cells.ids.max()) + 1 if tracer.everywhere and len(cells.gene_ids) == 0 else len(cells.gene_ids)
+    moments = {
+        layer: Moments.zeros(
+            layer,
+            features,
+            {t: saes[t].n_features for t in targets[layer]},
+            groups.names,
+            tuple(settings.readouts),
+            direction_names,
+            n_tokens if tracer.everywhere else 0,
+        )
+        for layer, features in sources.items()
+    }
+    every_target = sorted({t for chosen in targets.values() for t in chosen})
+    for row in range(len(cells)):
+        cell = cells.take([row])
+        clean = tracer.clean_pass(cell, list(sources), every_target)
+        for layer, features in sources.items():
+            vectors = None if directions is None else directions[layer]
+            for effects in tracer.ablate(clean, layer, features, targets[layer], vectors):
+                _accumulate(moments[layer], effects, cell, int(groups.index[row]))
+    return moments
+
+
+def _accumulate(moments: Moments, effects: AblationEffects, cell: Tokens, group: int) -> None:
+    """Add one cell's effects in place."""
+    rows, others = effects.rows, cell.gene_mask[0] & ~(effects.removed > 0)
+    for readout, name in enumerate(moments.readouts):
+        # a cell in which the source is active at every gene position has no others
+        seen = others.any(axis=1) if name == "other" else np.ones(len(rows), dtype=bool)
+        moments.n_cells[group, readout, rows[seen]] += 1
+        for layer, delta in effects.delta.items():
+            values = delta[readout, seen]
+            observed = (values, values**2, values > 0, values < 0, effects.clean[layer][readout, seen])
+            for statistic, value in enumerate(observed):
+                moments.sums[layer][statistic, group, readout, rows[seen]] += value
+    if moments.genes is not None and effects.changed is not None:
+        sums = dict(zip(GENE_STATISTICS, moments.genes, strict=True))
+        copy, position = np.nonzero(effects.removed > 0)
+        where = rows[copy], cell.ids[0, position]
+        sums["n_removed"][where] += 1
+        sums["sum_removed"][where] += effects.removed[copy, position]
+        copy, position = np.nonzero(others)
+        where, change = (rows[copy], cell.ids[0, position]), effects.changed[copy, position]
+        sums["n_changed"][where] += 1
+        sums["sum_change"][where] += change
+        sums["sum_squared_change"][where] += change**2
+
+
+def trace(
+    model: Model,
+    cells: Tokens,
+    saes: dict[int, TopKSAE],
+    source_layer: int,
+    features: Sequence[int],
+    target_layers: Sequence[int] | None = None,
+    *,
+    batch_size: int = TraceSettings.batch_size,
+    context: Literal["exact", "frozen"] = "exact",
+    readouts: Sequence[Readout] | None = None,
+) -> Moments:
+    """Ablate features of one layer in every cell and measure every feature of the layers above.
+
+    For cell c, source f (active at positions S) and target t of a layer above:
+    x(c, f, t) = mean over p in S of [ z_t(p | without f) - z_t(p | clean) ]. Returned are sums of x over cells.
+
+    Parameters
+    ----------
+    model, cells, saes
+        From `load_model`, `model.tokenize` and `load_saes`; `saes` is {layer: autoencoder}.
+    source_layer
+        Layer of the features (0-based, output of the block).
+    features
+        Features to ablate.
+    target_layers
+        Layers to measure; None: every layer above the source that has an autoencoder.
+    batch_size
+        Ablated copies of a cell per forward pass; changes speed and memory only.
+    context
+        "exact" carries every position upward; "frozen" only those at which the source is active (see `Tracer`).
+    readouts
+        What is measured, and where: see the module `readouts`; None: those of `TraceSettings`.
+
+    Raises
+    ------
+    SettingsError
+        If a layer has no autoencoder, a target is not above the source, or a feature does not exist.
+    ModelError
+        If an autoencoder does not fit the model, or a hidden state is NaN or infinite.
+    """
+    check_saes(saes, model.d_model, model.n_layers, cells.info.get("input_mode", ""))
+    targets = targets_above(source_layer, target_layers, saes)
+    chosen = np.asarray(features, dtype=np.int64)
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < saes[source_layer].n_features:
+        raise SettingsError(f"Features of layer {source_layer} are 0 to {saes[source_layer].n_features - 1}.")
+    settings = TraceSettings(batch_size=batch_size, context=context)
+    if readouts is not None:
+        settings = replace(settings, readouts=list(readouts))
+    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, settings)[source_layer]
+
+
+def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, TopKSAE]) -> list[int]:
+    if source_layer not in saes:
+        raise SettingsError(f"Layer {source_layer} has no autoencoder; there are some for {sorted(saes)}.")
+    above = [layer for layer in sorted(saes) if layer > source_layer]
+    chosen = above if not target_layers else sorted(set(target_layers))
+    wrong = [layer for layer in chosen if layer not in above]
+    if wrong or not chosen:
+        raise SettingsError(
+            f"Target layers must lie above source layer {source_layer} and have an autoencoder; possible are "
+            f"{above or 'none'}, asked for were {wrong or list(target_layers or [])}."
+        )
+    return chosen
