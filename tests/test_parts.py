@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from tests.tracing import StopAfter, files, moments_files, retrace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = "import sys; from cellcircuits.cli import main; main(sys.argv[1:])"
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 # ------------------------------------------------------------------------------------------------ blocks and plans
@@ -382,7 +384,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 def test_a_quota(untraced):
     """Files over a limit are refused by the system: a full disk for those who may not mount one."""
     folder, whole = untraced
-    found = subprocess.run([sys.executable, "-c", LIMITED, "trace", str(folder)], capture_output=True, text=True)
+    command = [sys.executable, "-c", LIMITED, "trace", str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert re.search(r"cellcircuits: Cannot write part 0 into .*File too large", found.stderr)
     main(["trace", str(folder)])
@@ -408,7 +411,8 @@ def test_two_traces_of_one_run(untraced, toy_settings, capsys):
     folder, _ = untraced
     run = open_folder(folder)
     run.change_settings(toy_settings(trace={"cells_per_part": 1}))
-    with subprocess.Popen([sys.executable, "-c", COMMAND, "trace", str(folder)], stdout=subprocess.DEVNULL) as first:
+    command = [sys.executable, "-c", COMMAND, "trace", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ONE_THREAD) as first:
         while not run.work_path("trace").exists():
             assert first.poll() is None
             time.sleep(0.001)
