@@ -291,6 +291,24 @@ def test_parts_without_a_plan_are_not_trusted(toy_run, toy_settings):
     assert moments_files(toy_run) == traced
 
 
+def test_a_worker_of_a_trace_that_was_given_up_writes_nothing(toy_run, monkeypatch):
+    """It still computed when the trace was stopped, and ends when another one is under way in the same folder."""
+    plan = parts.read_plan(toy_run.path("trace"))
+    work = toy_run.work_path("trace")
+    parts.open_plan(plan, work)
+    original = ablate.trace_cells
+
+    def begun_anew(*arguments):
+        shutil.rmtree(work)
+        parts.open_plan(replace(plan, cells=plan.cells[5:]), work)
+        return original(*arguments)
+
+    monkeypatch.setattr(ablate, "trace_cells", begun_anew)
+    with pytest.raises(RunError, match="was begun anew by others"):
+        trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
+    assert [path.name for path in work.iterdir()] == ["plan.json"]
+
+
 def test_parts_of_a_finished_trace_are_cleared_away(toy_run):
     """Killed after the artifact was complete, before its parts were removed."""
     work = toy_run.work_path("trace")
