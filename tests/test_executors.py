@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,23 +13,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from safetensors.numpy import load_file, save_file
 
 import cellcircuits as cc
 from cellcircuits import executors, parts
+from cellcircuits.cli import main
 from cellcircuits.errors import DataError, RunError, SettingsError
 from cellcircuits.executors import open_executor
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
+from cellcircuits.run import open_folder
+from cellcircuits.settings import write_settings
 from cellcircuits.stages import trace
 from cellcircuits.stages.cells import load_checked_model
+from tests.test_examples import ROOT, load_script
 from tests.tracing import AfterParts, StopAfter, moments_files, retrace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+NO_DASHBOARD = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
 class Cluster:
@@ -37,7 +44,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.workers = folder, []
         self.address_file = folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", *NO_DASHBOARD)
 
     def _start(self, kind: str, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--scheduler-file", str(self.address_file)]
@@ -45,7 +52,7 @@ class Cluster:
 
     def add_worker(self) -> None:
         """Start a worker, of one thread as Dask makes them."""
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder))
+        options = ("--nthreads", "1", "--no-nanny", *NO_DASHBOARD, "--local-directory", str(self.folder))
         self.workers.append(self._start("worker", *options))
 
     @contextmanager
@@ -216,6 +223,31 @@ def test_a_process_pool_whose_worker_dies(spread, monkeypatch):
     assert moments_files(run) == whole
 
 
+@pytest.mark.slow
+def test_workers_that_die_of_a_part(tmp_path):
+    """Dask tries a part on several workers before it gives up."""
+    own = Cluster(tmp_path)
+    try:
+        with pytest.raises(RunError, match=r"Several workers died .*Finished parts are"), own.executor(4) as executor:
+            executor.submit(die).result()
+    finally:
+        own.close()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost(spread, tmp_path):
+    run, whole = spread
+    own = Cluster(tmp_path)
+    try:
+        with pytest.raises(RunError, match=r"goes on"), own.executor(1) as executor:
+            retrace(run, AfterParts(2, own.scheduler.kill), executor)
+    finally:
+        own.close()
+    assert run.status("trace").detail.endswith("parts finished")
+    run_stage(run, "trace", Progress())
+    assert moments_files(run) == whole
+
+
 def test_a_worker_that_does_not_see_the_folder(toy_run, tmp_path):
     with pytest.raises(RunError, match=r"A worker on \S+ does not see /nowhere/.*under the same path"):
         trace.trace_job("/nowhere/run", toy_run.settings, "/nowhere/run/.trace.parts", 0)
@@ -267,3 +299,115 @@ def test_no_dask(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingsError, match=r'pip install "cellcircuits\[dask\]"'), open_executor("local"):
         pass
+
+
+# ------------------------------------------------------------------------------------------------ commands, documents
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit code and messages of a command."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return int(stopped.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_commands_take_workers_of_this_host(spread, tmp_path, capsys):
+    run, whole = spread
+    shutil.rmtree(run.path("trace"))
+    code, err = command(capsys, "trace", run.folder, "--dask", "local", "--workers", 2)
+    assert code == 0 and "Each worker computes with as many threads" in err
+    assert moments_files(run) == whole
+    write_settings(run.settings, tmp_path / "settings.toml")
+    shutil.rmtree(run.path("trace"))
+    options = ("--until", "trace", "--dask", "local")
+    code, err = command(capsys, "run", tmp_path / "settings.toml", "--out", run.folder, *options)
+    assert code == 0 and "threads" not in err
+    assert moments_files(run) == whole
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_scheduler(spread, cluster, capsys):
+    run, whole = spread
+    with cluster.executor(1) as executor:
+        shutil.rmtree(run.path("trace"))
+        code, _ = command(capsys, "trace", run.folder, "--dask", executor._client.scheduler.address)
+    assert code == 0 and moments_files(run) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dask", "tcp://127.0.0.1:9"], "No Dask scheduler answers"),
+        (["--dask", "slurm"], "There is no executor 'slurm'"),
+        (["--workers", "2"], "--workers is for --dask local"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_message(toy_run, monkeypatch, capsys, options, message):
+    monkeypatch.setattr(executors, "SECONDS_TO_CONNECT", 1)
+    shutil.rmtree(toy_run.path("trace"))
+    code, err = command(capsys, "trace", toy_run.folder, *options)
+    assert code == 2 and "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("cellcircuits: ")]
+    assert len(errors) == 1 and errors[0].startswith(f"cellcircuits: {message}")
+    assert not toy_run.begun("trace")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "workers", "threads", "expected"),
+    [
+        (["0", "3"], "auto", 0, 0, ["0", "3"]),
+        (["0", "3"], "cuda", 3, 0, ["0", "3", "0"]),
+        (["0", "3"], "cpu", 0, 4, [None, None]),
+        ([], "auto", 0, 0, [None]),
+        ([], "auto", 0, 3, [None, None]),
+        ([], "auto", 0, 64, [None]),
+        ([], "auto", 5, 3, [None] * 5),
+    ],
+)
+def test_local_workers(monkeypatch, gpus, device, workers, threads, expected):
+    """A host of 8 cores: a worker per GPU, which it alone sees, or one per share of the cores."""
+    monkeypatch.setattr(executors, "_gpus", lambda: gpus)
+    monkeypatch.setattr(executors, "_cores", lambda: 8)
+    found = executors.worker_environments(workers, threads, device)
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == expected
+
+
+@pytest.fixture
+def example() -> ModuleType:
+    """examples/slurm_trace.py as a module."""
+    return load_script(ROOT / "examples" / "slurm_trace.py")
+
+
+@pytest.mark.slow
+def test_the_slurm_example_traces(example, spread):
+    """With processes of this host in place of SLURM's jobs."""
+    run, whole = spread
+    shutil.rmtree(run.path("trace"))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as local:
+        example.trace_on(local, open_folder(run.folder))
+    assert moments_files(run) == whole
+
+
+def test_the_slurm_example_writes_a_job(example):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    with example.slurm_cluster() as cluster:
+        script = cluster.job_script()
+    expected = ("-p gpu", "--cpus-per-task=8", "-t 04:00:00", "--gres=gpu:1", "--nthreads 1", "--lifetime 225m")
+    assert all(option in script for option in expected), script
+
+
+@pytest.mark.slow
+def test_the_example_of_processes_traces(spread, tmp_path):
+    run, whole = spread
+    shutil.rmtree(run.path("trace"))
+    (tmp_path / "runs").mkdir()
+    run.folder.rename(tmp_path / "runs" / "pbmc")
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "script.py").write_text(code)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert moments_files(open_folder(tmp_path / "runs" / "pbmc")) == whole

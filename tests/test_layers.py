@@ -93,3 +93,15 @@ def test_the_command_line_loads_nothing_and_tables_need_no_torch():
 def test_what_traces_loads_torch():
     """The test above would see torch if it were there."""
     assert "torch" in loaded("stages.trace")["stages.trace"]
+
+
+def test_only_the_executors_know_dask():
+    for path in PACKAGE.rglob("*.py"):
+        dask = any(name.split(".")[0] in ("dask", "distributed", "dask_jobqueue") for name in imported(path))
+        assert dask == (path.name == "executors.py"), path
+
+
+def test_the_engine_loads_no_dask():
+    command = "import sys, cellcircuits.parts, cellcircuits.stages.trace, cellcircuits.commands, cellcircuits.executors"
+    check = "sys.exit('distributed' in sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{command}; {check}"], check=True)

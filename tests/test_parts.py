@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from tests.tracing import StopAfter, files, moments_files, retrace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = "import sys; from cellcircuits.cli import main; main(sys.argv[1:])"
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 # ------------------------------------------------------------------------------------------------ blocks and plans
@@ -289,6 +291,24 @@ def test_parts_without_a_plan_are_not_trusted(toy_run, toy_settings):
     assert moments_files(toy_run) == traced
 
 
+def test_a_worker_of_a_trace_that_was_given_up_writes_nothing(toy_run, monkeypatch):
+    """It still computed when the trace was stopped, and ends when another one is under way in the same folder."""
+    plan = parts.read_plan(toy_run.path("trace"))
+    work = toy_run.work_path("trace")
+    parts.open_plan(plan, work)
+    original = ablate.trace_cells
+
+    def begun_anew(*arguments):
+        shutil.rmtree(work)
+        parts.open_plan(replace(plan, cells=plan.cells[5:]), work)
+        return original(*arguments)
+
+    monkeypatch.setattr(ablate, "trace_cells", begun_anew)
+    with pytest.raises(RunError, match="was begun anew by others"):
+        trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
+    assert [path.name for path in work.iterdir()] == ["plan.json"]
+
+
 def test_parts_of_a_finished_trace_are_cleared_away(toy_run):
     """Killed after the artifact was complete, before its parts were removed."""
     work = toy_run.work_path("trace")
@@ -382,7 +402,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 def test_a_quota(untraced):
     """Files over a limit are refused by the system: a full disk for those who may not mount one."""
     folder, whole = untraced
-    found = subprocess.run([sys.executable, "-c", LIMITED, "trace", str(folder)], capture_output=True, text=True)
+    command = [sys.executable, "-c", LIMITED, "trace", str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert re.search(r"cellcircuits: Cannot write part 0 into .*File too large", found.stderr)
     main(["trace", str(folder)])
@@ -408,7 +429,8 @@ def test_two_traces_of_one_run(untraced, toy_settings, capsys):
     folder, _ = untraced
     run = open_folder(folder)
     run.change_settings(toy_settings(trace={"cells_per_part": 1}))
-    with subprocess.Popen([sys.executable, "-c", COMMAND, "trace", str(folder)], stdout=subprocess.DEVNULL) as first:
+    command = [sys.executable, "-c", COMMAND, "trace", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ONE_THREAD) as first:
         while not run.work_path("trace").exists():
             assert first.poll() is None
             time.sleep(0.001)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
 SECONDS_TO_CONNECT = 10
+UNSEEN = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Of local schedulers and workers: nothing listens to other hosts. Without a dashboard there is still a server."""
 
 
 @contextmanager
@@ -91,16 +93,19 @@ def _connected(address: str) -> Client:
 def _local_cluster(workers: int, threads: int, device: str) -> SpecCluster:
     from distributed import Nanny, Scheduler, SpecCluster
 
+    # memory_limit 0: a part needs what it needs, and a worker that is stopped for it would only be started again
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, **UNSEEN}
+    environments = worker_environments(workers, threads, device)
+    spec = {number: {"cls": Nanny, "options": options | {"env": env}} for number, env in enumerate(environments)}
+    scheduler = {"cls": Scheduler, "options": {"port": 0, **UNSEEN}}
+    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR)
+
+
+def worker_environments(workers: int, threads: int, device: str) -> list[dict[str, str]]:
+    """Environment variables of each local worker: its GPU, where there are some; arguments as in `open_executor`."""
     gpus = _gpus() if device in ("auto", "cuda") else []
     count = workers or len(gpus) or max(1, _cores() // (threads or _cores()))
-    # memory_limit 0: a part needs what it needs, and a worker that is stopped for it would only be started again
-    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.ERROR}
-    spec = {}
-    for worker in range(count):
-        env = {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
-        spec[worker] = {"cls": Nanny, "options": options | {"env": env}}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR)
+    return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
 
 
 def _cores() -> int:

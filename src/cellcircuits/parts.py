@@ -153,7 +153,7 @@ def trace_part(
     Raises
     ------
     RunError
-        If the files cannot be written.
+        If the files cannot be written, or another trace was begun in the folder meanwhile.
     """
     from cellcircuits.tracing import trace_cells
 
@@ -175,6 +175,8 @@ def trace_part(
             )
     except CellCircuitsError as error:
         return str(error)
+    if read_plan(work) != plan:
+        raise RunError(f"The trace in {work} was begun anew by others. Part {part} of the one before is dropped.")
     try:
         for layer, moments in found.items():
             write_atomically(files[layer], lambda partial, m=moments: save_moments(m, partial))  # type: ignore[misc]

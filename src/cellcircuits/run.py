@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -146,7 +146,8 @@ class Run:
         """Remove the finished parts of a stage, whose artifact is there now."""
         # renamed first: what is left when this is stopped half-way must not be taken for parts to go on with
         doomed = self.folder / f".{stage}.parts.writing-{os.getpid()}"
-        self.work_path(stage).rename(doomed)
+        with suppress(OSError):  # the artifact is complete, and the next process that works on the run tries again
+            self.work_path(stage).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def require(self, *stages: str) -> None:

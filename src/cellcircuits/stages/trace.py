@@ -90,10 +90,10 @@ def _targets(layers: list[int], settings: TraceSettings, n_layers: int) -> dict[
 
 
 def trace_stage(run: Run, progress: Progress, executor: Executor | None = None) -> None:
-    """Trace the run's cells part by part; write `trace/`.
+    """Trace the run's cells part by part.
 
     The parts are computed by `executor`, whose workers must see the run folder under the same path; None: one after the
-    other in this process. The result has the same bits.
+    other in this process. The result has the same bits. Add them up; write `trace/`.
     """
     run.require("cells", "train", "annotate")
     features = read_table("features", run.path("annotate"))
@@ -163,17 +163,18 @@ def _open(run: Run, plan: TracePlan) -> _Opened:
         return _opened[key]
 
 
-def _load(run: Run, plan: TracePlan) -> _Opened:
-    run.require(*plan.inputs)
-    if _inputs(run) != plan.inputs:
+def _load(seen: Run, plan: TracePlan) -> _Opened:
+    """Load from the run folder as this process sees it."""
+    seen.require(*plan.inputs)
+    if _inputs(seen) != plan.inputs:
         raise RunError(
-            f"{run.folder} was made anew since this trace was planned, or {socket.gethostname()} sees another folder "
+            f"{seen.folder} was made anew since this trace was planned, or {socket.gethostname()} sees another folder "
             "there. Delete the parts of the trace and begin it again."
         )
-    model = run_model(run)
-    saes = {layer: sae.to(model.device) for layer, sae in load_saes(run.path("train")).items()}
-    check_saes(saes, model.d_model, model.n_layers, run.settings.cells.input_mode)
-    return _Opened(model, load_tokens(run.path("cells")), saes)
+    model = run_model(seen)
+    saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
+    check_saes(saes, model.d_model, model.n_layers, seen.settings.cells.input_mode)
+    return _Opened(model, load_tokens(seen.path("cells")), saes)
 
 
 def _write(run: Run, plan: TracePlan, work: Path, features: pd.DataFrame) -> None:
