@@ -10,9 +10,9 @@ from pathlib import Path
 from cellcircuits.export import ENDINGS
 from cellcircuits.findings.consensus import Consensus
 from cellcircuits.formats import FORMAT_VERSION
-from cellcircuits.model_shape import cell_lengths, model_shape
+from cellcircuits.model_shape import model_shape
 from cellcircuits.moments import STATISTICS
-from cellcircuits.plan import estimate
+from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.report import readable_bytes
 from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
 from cellcircuits.sae import CONFIG_FILE, WEIGHTS_FILE

@@ -21,6 +21,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
 from cellcircuits.settings import TrainSettings, settings_from_dict
 
+PLAIN = {"readouts": ["source"], "random_directions": 0, "matched_features": 0}
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 SPECIAL_V2 = ("<pad>", "<mask>", "<cls>", "<eos>")
 
@@ -126,7 +127,13 @@ def toy_settings(toy_files: Path) -> Callable[..., cc.Settings]:
             "cells": {"data": str(toy_files / "cells.h5ad")},
             "train": {"saes": str(toy_files / "saes")},
             "annotate": {"gene_sets": [str(toy_files / "sets.gmt")], "null_draws": 20},
-            "trace": {"select": "frequent", "source_layers": [0, 1], "cells_per_part": 10},
+            "trace": {
+                "select": "frequent",
+                "source_layers": [0, 1],
+                "cells_per_part": 10,
+                "readouts": ["source"],
+                **NO_CONTROLS,
+            },
         }
         for section, values in changes.items():
             content[section] = content.get(section, {}) | values

@@ -14,8 +14,8 @@ import pytest
 import scipy.sparse as sp
 
 import cellcircuits as cc
-from cellcircuits.model_shape import cell_lengths, model_shape
-from cellcircuits.plan import estimate
+from cellcircuits.model_shape import model_shape
+from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.settings import Settings
 from cellcircuits.stages.cells import read_cells
 from cellcircuits.trace_cost import StageCost

@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from safetensors.numpy import load_file, save_file
 
 import cellcircuits as cc
-from cellcircuits import executors, parts
+from cellcircuits import executors, parts, planning
 from cellcircuits.cli import main
 from cellcircuits.errors import DataError, RunError, SettingsError
 from cellcircuits.executors import open_executor
@@ -29,7 +29,7 @@ from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
 from cellcircuits.settings import write_settings
-from cellcircuits.stages import trace
+from cellcircuits.stages import trace_job
 from cellcircuits.stages.cells import load_checked_model
 from tests.test_examples import ROOT, load_script
 from tests.tracing import AfterParts, StopAfter, moments_files, retrace
@@ -149,7 +149,7 @@ def test_a_killed_dask_worker_changes_nothing(spread, cluster):
 @pytest.mark.slow
 def test_a_real_model_gives_the_same_bytes_everywhere(demo_run, cluster, monkeypatch):
     """Real matrix products, several blocks, and two threads where Dask starts its workers with one."""
-    monkeypatch.setattr(trace, "MEGABYTE", 100)  # 1024 of them: the sums of two sources of layer 0
+    monkeypatch.setattr(planning, "MEGABYTE", 100)  # 1024 of them: the sums of two sources of layer 0
     retrace(demo_run)
     whole = moments_files(demo_run)
     assert list(whole) == [f"moments_L{layer}.safetensors" for layer in ("00_B0000", "00_B0001", "02_B0002")]
@@ -250,7 +250,7 @@ def test_a_scheduler_that_is_lost(spread, tmp_path):
 
 def test_a_worker_that_does_not_see_the_folder(toy_run, tmp_path):
     with pytest.raises(RunError, match=r"A worker on \S+ does not see /nowhere/.*under the same path"):
-        trace.trace_job("/nowhere/run", toy_run.settings, "/nowhere/run/.trace.parts", 0)
+        trace_job.trace_job("/nowhere/run", toy_run.settings, "/nowhere/run/.trace.parts", 0)
 
 
 def test_a_worker_that_sees_other_inputs(spread):
@@ -260,7 +260,7 @@ def test_a_worker_that_sees_other_inputs(spread):
     plan = run.work_path("trace") / "plan.json"
     plan.write_text(plan.read_text().replace(run.stage_hash("train"), "0" * 64))
     with pytest.raises(RunError, match="was made anew since this trace was planned"):
-        trace.trace_job(str(run.folder), run.settings, str(run.work_path("trace")), 5)
+        trace_job.trace_job(str(run.folder), run.settings, str(run.work_path("trace")), 5)
 
 
 # ------------------------------------------------------------------------------------------------ addresses

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cellcircuits as cc
-from cellcircuits import ablate, parts
+from cellcircuits import parts, planning, tracing
 from cellcircuits.cli import main
 from cellcircuits.errors import DataError, RunError
 from cellcircuits.models.toy import ToyModel
@@ -29,7 +29,7 @@ from cellcircuits.moments import STATISTICS
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
-from cellcircuits.stages import trace
+from cellcircuits.stages import trace_job
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan, bytes_per_source, split_into_blocks
 from tests.tracing import StopAfter, files, moments_files, retrace
@@ -64,12 +64,12 @@ def test_blocks_are_as_full_as_memory_allows(features, size, limit):
 def test_the_size_of_a_source_is_that_of_its_sums():
     zeros = cc.Moments.zeros(0, np.arange(1), {1: 6, 2: 7})
     assert sum(values.nbytes for values in zeros.sums.values()) == bytes_per_source(13)
-    assert bytes_per_source(13, n_readouts=3) == 3 * bytes_per_source(13)
+    assert bytes_per_source(13, n_sums=3) == 3 * bytes_per_source(13)
 
 
 def test_a_plan_survives_the_disk():
     plan = TracePlan(
-        [5, 6, 9], [{0: [1], 10: [2, 3]}, {10: [4]}], {0: [1, 10], 10: [11]}, 2, "frozen", 3, {"cells": "x"}
+        [5, 6, 9], [{0: [1], 10: [2, 3]}, {10: [4]}], {0: [1, 10], 10: [11]}, 2, "frozen", 3, ["source"], {"cells": "x"}
     )
     assert TracePlan.from_json(plan.to_json()) == plan
     assert plan.sources == {0: [1], 10: [2, 3, 4]}
@@ -87,7 +87,7 @@ def test_many_blocks_give_the_numbers_of_one(toy_run, monkeypatch, limit, blocks
     """Blocks of one source, of three of a layer, of all of a layer, and of all of a layer and one of the next."""
     whole, passes = toy_run.moments, toy_run.manifest("trace")["record"]["passes"]
     sources = toy_run.sources
-    monkeypatch.setattr(trace, "MEGABYTE", limit / toy_run.settings.trace.block_megabytes)
+    monkeypatch.setattr(planning, "MEGABYTE", limit / toy_run.settings.trace.block_megabytes)
     with pytest.raises(KeyboardInterrupt):
         retrace(toy_run, StopAfter(3))
     assert toy_run.status("trace").detail == "3 parts finished"
@@ -115,7 +115,7 @@ def test_two_plans_side_by_side(toy_run):
     """Nothing in a plan's folder knows the stage: a trace can have several, each in a context of its own."""
     exact = parts.read_plan(toy_run.path("trace"))
     screened = replace(exact, blocks=[{1: exact.sources[1]}], targets={1: [2]})
-    job = partial(trace.trace_job, str(toy_run.folder), toy_run.settings)
+    job = partial(trace_job.trace_job, str(toy_run.folder), toy_run.settings)
     base, found = toy_run.work_path("trace"), []
     for name, plan in (("first", screened), ("second", exact)):
         work = base / name
@@ -131,15 +131,15 @@ def test_two_plans_side_by_side(toy_run):
 
 def test_the_plan_decides_the_context(toy_run, monkeypatch):
     seen: list[str] = []
-    original = ablate.trace_cells
+    original = tracing.trace_cells
     monkeypatch.setattr(
-        ablate,
+        tracing,
         "trace_cells",
-        lambda *args: (seen.append(args[-1].context), original(*args[:-1], replace(args[-1], context="exact")))[1],
+        lambda *a: (seen.append(a[5].context), original(*a[:5], replace(a[5], context="exact"), *a[6:]))[1],
     )
     plan = replace(parts.read_plan(toy_run.path("trace")), context="frozen")
     work = parts.open_plan(plan, toy_run.folder / "work") and toy_run.folder / "work"
-    assert trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0) is None
+    assert trace_job.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0) is None
     assert seen == ["frozen"] and toy_run.settings.trace.context == "exact"
 
 
@@ -160,8 +160,10 @@ def test_a_trace_goes_on_with_its_own_number_of_threads(toy_run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         retrace(toy_run, StopAfter(2))
     used: list[int] = []
-    original = ablate.trace_cells
-    monkeypatch.setattr(ablate, "trace_cells", lambda *args: (used.append(torch.get_num_threads()), original(*args))[1])
+    original = tracing.trace_cells
+    monkeypatch.setattr(
+        tracing, "trace_cells", lambda *args: (used.append(torch.get_num_threads()), original(*args))[1]
+    )
     torch.set_num_threads(2)
     run_stage(toy_run, "trace", Progress())
     assert used == [1] * 4 and torch.get_num_threads() == 2
@@ -180,8 +182,8 @@ def test_a_trace_stopped_and_resumed_has_the_same_bytes(toy_run, monkeypatch):
         retrace(toy_run, StopAfter(3))
     assert toy_run.status("trace").detail == "3 parts finished"
     traced = []
-    original = ablate.trace_cells
-    monkeypatch.setattr(ablate, "trace_cells", lambda *args: (traced.append(len(args[1])), original(*args))[1])
+    original = tracing.trace_cells
+    monkeypatch.setattr(tracing, "trace_cells", lambda *args: (traced.append(len(args[1])), original(*args))[1])
     run_stage(toy_run, "trace", Progress())
     assert traced == [10, 10, 10]
     assert moments_files(toy_run) == whole
@@ -296,16 +298,16 @@ def test_a_worker_of_a_trace_that_was_given_up_writes_nothing(toy_run, monkeypat
     plan = parts.read_plan(toy_run.path("trace"))
     work = toy_run.work_path("trace")
     parts.open_plan(plan, work)
-    original = ablate.trace_cells
+    original = tracing.trace_cells
 
     def begun_anew(*arguments):
         shutil.rmtree(work)
         parts.open_plan(replace(plan, cells=plan.cells[5:]), work)
         return original(*arguments)
 
-    monkeypatch.setattr(ablate, "trace_cells", begun_anew)
+    monkeypatch.setattr(tracing, "trace_cells", begun_anew)
     with pytest.raises(RunError, match="was begun anew by others"):
-        trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
+        trace_job.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
     assert [path.name for path in work.iterdir()] == ["plan.json"]
 
 
@@ -313,7 +315,7 @@ def test_parts_of_a_finished_trace_are_cleared_away(toy_run):
     """Killed after the artifact was complete, before its parts were removed."""
     work = toy_run.work_path("trace")
     plan = parts.open_plan(parts.read_plan(toy_run.path("trace")), work)
-    job = partial(trace.trace_job, str(toy_run.folder), toy_run.settings)
+    job = partial(trace_job.trace_job, str(toy_run.folder), toy_run.settings)
     parts.run_plan(plan, work, job, None, Progress(), "")
     with toy_run.locked():
         assert not work.exists()

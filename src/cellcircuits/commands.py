@@ -52,8 +52,8 @@ def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
 
 def plan(settings: Settings) -> None:
     """Print the cost of a run."""
-    from cellcircuits.model_shape import cell_lengths, model_shape
-    from cellcircuits.plan import estimate, matmul_rate
+    from cellcircuits.model_shape import model_shape
+    from cellcircuits.plan import cell_lengths, estimate, matmul_rate
 
     shape = model_shape(settings)
     lengths = cell_lengths(settings, shape)

@@ -106,6 +106,12 @@ def call_edges(values: dict[str, np.ndarray], settings: EdgesSettings) -> np.nda
     )
 
 
+def count_edges(moments: Moments, settings: EdgesSettings) -> np.ndarray:
+    """Number of edges of each source, int (source,)."""
+    statistics = pair_statistics(moments, settings.min_cells)
+    return np.sum([call_edges(values, settings).sum(axis=1) for values in statistics.values()], axis=0)
+
+
 def _rows(moments: Moments, layer: int, values: dict[str, np.ndarray], passing: np.ndarray) -> pd.DataFrame:
     source, target = np.nonzero(passing)
     columns: dict[str, Any] = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cellcircuits.checkpoints import read_json
 from cellcircuits.errors import SettingsError
 from cellcircuits.settings import Settings
@@ -77,28 +75,3 @@ def _sizes(path: Path, names: tuple[str, ...]) -> list[int]:
     if absent:
         raise SettingsError(f"{path} lacks {', '.join(absent)}; is it the checkpoint's?")
     return [int(content[name]) for name in names]
-
-
-def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
-    """Tokens of each cell: counted where data and checkpoint are there, else the longest input for every cell.
-
-    Raises
-    ------
-    SettingsError
-        If the data are not there and the number of cells is not set.
-    """
-    from cellcircuits.models import checkpoint_folder
-    from cellcircuits.stages.cells import load_checked_model, read_cells
-
-    model, cells = settings.model, settings.cells
-    have_data = cells.data == "demo" or Path(cells.data).is_file()
-    if have_data and model.path and checkpoint_folder(model.family, model.path).exists():
-        return load_checked_model(model).tokenize(read_cells(cells), cells).lengths
-    n_cells = cells.n_cells or (len(read_cells(cells)) if have_data else 0)
-    if n_cells == 0:
-        where = f"there is no file {cells.data}" if cells.data else "cells.data is not set"
-        raise SettingsError(f"The number of cells is unknown: {where}, and cells.n_cells is 0.")
-    longest = min(shape.max_length, cells.max_length or shape.max_length)
-    if cells.input_mode == "published":
-        longest = min(longest, 2048)
-    return np.full(n_cells, longest)

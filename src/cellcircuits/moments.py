@@ -159,6 +159,12 @@ class Moments:
             genes=None if self.genes is None else self.genes[:, rows],
         )
 
+    def replace_sources(self, rows: np.ndarray, found: Moments) -> None:
+        """Put the sums of `found` in the place of some of the sources; in place. For one direction only."""
+        self.n_cells[..., rows] = found.n_cells
+        for layer, values in self.sums.items():
+            values[..., rows, :] = found.sums[layer]
+
     def statistic(self, target_layer: int, name: str, group: str = ALL, readout: str = "source") -> np.ndarray:
         """One sum, float64 (source, target); of all groups together unless one is named."""
         values = self.sums[target_layer][STATISTICS.index(name), :, self.readouts.index(readout)]
@@ -251,21 +257,26 @@ def load_moments(path: Path) -> Moments:
     )
 
 
-def moments_file(folder: Path, layer: int, block: int) -> Path:
-    """File of a finished trace with the moments of the sources of one layer in one block."""
-    return folder / f"moments_L{layer:02d}_B{block:04d}.safetensors"
+def moments_file(folder: Path, layer: int, block: int, kind: str = "") -> Path:
+    """File of a finished trace with the moments of the sources of one layer in one block.
+
+    `kind` is "" for the sources, "controls" for control directions in their place, "exact" and "frozen" for sources
+    that were traced in both contexts.
+    """
+    return folder / f"{kind or 'moments'}_L{layer:02d}_B{block:04d}.safetensors"
 
 
-def trace_files(folder: Path) -> dict[int, list[Path]]:
+def trace_files(folder: Path, kind: str = "") -> dict[int, list[Path]]:
     """{source layer: files of its blocks, in order} of a finished trace, for reading one at a time.
 
     Raises
     ------
     RunError
-        If there are none.
+        If there are no moments of sources; of another `kind` there may be none.
     """
-    found = sorted(folder.glob("moments_L*_B*.safetensors"), key=lambda path: [int(n) for n in _numbers(path)])
-    if not found:
+    pattern = f"{kind or 'moments'}_L*_B*.safetensors"
+    found = sorted(folder.glob(pattern), key=lambda path: [int(n) for n in _numbers(path)])
+    if not found and not kind:
         raise RunError(f"{folder} holds no moments. Run `trace` again.")
     files: dict[int, list[Path]] = {}
     for path in found:

@@ -23,12 +23,14 @@ import numpy as np
 from safetensors import SafetensorError
 
 from cellcircuits.errors import CellCircuitsError, RunError
-from cellcircuits.moments import Moments, load_moments, save_moments
+from cellcircuits.moments import OWN, Moments, load_moments, save_moments
 from cellcircuits.progress import Progress
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan
 
 if TYPE_CHECKING:
+    import torch
+
     from cellcircuits.models.base import Model
     from cellcircuits.sae import TopKSAE
     from cellcircuits.settings import TraceSettings
@@ -155,7 +157,7 @@ def trace_part(
     RunError
         If the files cannot be written, or another trace was begun in the folder meanwhile.
     """
-    from cellcircuits.tracing import trace_cells
+    from cellcircuits.tracing import Groups, trace_cells
 
     chosen, rows = plan.parts[part]
     files = {layer: part_file(work, part, layer) for layer in chosen}
@@ -172,6 +174,8 @@ def trace_part(
                 sources,
                 targets,
                 replace(settings, context=plan.context, readouts=plan.readouts),
+                Groups(tuple(plan.groups), plan.groups_of(rows)),
+                *_directions(plan, sources, saes),
             )
     except CellCircuitsError as error:
         return str(error)
@@ -183,6 +187,22 @@ def trace_part(
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write part {part} into {work}: {error}. Finished parts are kept.") from error
     return None
+
+
+def _directions(
+    plan: TracePlan, sources: dict[int, np.ndarray], saes: dict[int, TopKSAE]
+) -> tuple[dict[int, torch.Tensor] | None, tuple[str, ...]]:
+    """({source layer: what is removed in place of each source}, names), or None where it is their own directions."""
+    from cellcircuits.controls import control_directions, direction_names
+
+    if not plan.has_controls:
+        return None, (OWN,)
+    vectors, n_matched = {}, 0
+    for layer, features in sources.items():
+        matched = np.array([plan.matched[layer][int(feature)] for feature in features], dtype=np.int64)
+        n_matched = matched.shape[1]
+        vectors[layer] = control_directions(saes[layer], layer, features, matched, plan.n_random, plan.seed)
+    return vectors, direction_names(plan.n_random, n_matched)
 
 
 def run_plan(

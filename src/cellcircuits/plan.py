@@ -6,13 +6,40 @@ training position. What a trace costs is in `trace_cost`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
 from cellcircuits.settings import Settings
-from cellcircuits.trace_cost import StageCost, batch_bytes, block_operations, sae_layers, trace_cost
+from cellcircuits.trace_cost import StageCost, batch_bytes, block_operations, sae_layers, trace_costs
+
+
+def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
+    """Tokens of each cell: counted where data and checkpoint are there, else the longest input for every cell.
+
+    Raises
+    ------
+    SettingsError
+        If the data are not there and the number of cells is not set.
+    """
+    from cellcircuits.models import checkpoint_folder
+    from cellcircuits.stages.cells import load_checked_model, read_cells
+
+    model, cells = settings.model, settings.cells
+    have_data = cells.data == "demo" or Path(cells.data).is_file()
+    if have_data and model.path and checkpoint_folder(model.family, model.path).exists():
+        return load_checked_model(model).tokenize(read_cells(cells), cells).lengths
+    n_cells = cells.n_cells or (len(read_cells(cells)) if have_data else 0)
+    if n_cells == 0:
+        where = f"there is no file {cells.data}" if cells.data else "cells.data is not set"
+        raise SettingsError(f"The number of cells is unknown: {where}, and cells.n_cells is 0.")
+    longest = min(shape.max_length, cells.max_length or shape.max_length)
+    if cells.input_mode == "published":
+        longest = min(longest, 2048)
+    return np.full(n_cells, longest)
 
 
 def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[StageCost]:
@@ -20,7 +47,7 @@ def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list
     return [
         _train_cost(settings, shape, lengths),
         _annotate_cost(settings, shape, lengths),
-        trace_cost(settings, shape, lengths),
+        *trace_costs(settings, shape, lengths),
     ]
 
 

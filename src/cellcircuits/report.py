@@ -51,7 +51,7 @@ def print_plan(costs: list[StageCost], rate: float, console: Console) -> None:
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for cost in costs:
         table.add_row(
-            cost.stage,
+            f"{cost.stage}, {cost.part}" if cost.part else cost.stage,
             f"{cost.passes:,}",
             f"{cost.operations / 1e12:,.2f} T",
             readable_seconds(cost.operations / rate),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from cellcircuits.errors import DataError, listed
+from cellcircuits.errors import DataError, SettingsError, listed
 from cellcircuits.settings import TraceSettings
 
 
@@ -88,3 +90,23 @@ def pick_sources(features: pd.DataFrame, settings: TraceSettings, rng: np.random
         order = ["firing_rate", "n_firings", "feature"]
     ranked = pool.sort_values(order, ascending=[False, False, True])
     return np.sort(ranked["feature"].to_numpy()[: settings.n_features])
+
+
+def match_firing_rates(features: pd.DataFrame, sources: Sequence[int], number: int) -> dict[int, list[int]]:
+    """{source: the `number` other features of its layer that fire most nearly as often}, ties to the lower index.
+
+    Raises
+    ------
+    SettingsError
+        If the layer has too few features that fire.
+    """
+    alive = features[features["n_firings"] > 0].sort_values("feature")
+    index, rate = alive["feature"].to_numpy(), np.log(alive["firing_rate"].to_numpy())
+    if len(index) <= number:
+        raise SettingsError(f"{number} matched features were asked for; only {len(index)} features of the layer fire.")
+    own = dict(zip(index, rate, strict=True))
+    found = {}
+    for source in sources:
+        order = np.argsort(np.abs(rate - own[source]), kind="stable")
+        found[int(source)] = [int(f) for f in index[order] if f != source][:number]
+    return found

@@ -96,6 +96,7 @@ layer | int64 | layer | Layer of the source feature
 feature | int64 | index | Source feature
 firing_rate | float64 | share | Share of gene positions at which the feature is active
 n_cells | int64 | cells | Traced cells in which the feature is active
+context | string | - | "exact" or "frozen": how the effects of this source were traced
 """)
 
 TESTED = _columns("""

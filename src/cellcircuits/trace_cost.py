@@ -28,6 +28,8 @@ class StageCost:
     operations: float
     memory_bytes: float
     disk_bytes: float
+    part: str = ""
+    """Name of the part of the stage, where it has several."""
 
 
 def block_operations(shape: ModelShape, lengths: np.ndarray) -> float:
@@ -166,8 +168,8 @@ def _everywhere_operations(shape: ModelShape, lengths: np.ndarray, share: float,
     return _first_block_operations(shape, lengths, share) + (above - 1) * block_operations(shape, lengths)
 
 
-def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[Work]:
-    """What a trace with these settings computes: its sources, then controls, then what is traced exactly too."""
+def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[str, Work]:
+    """{"": the sources of a trace, "controls": ..., "exact": what is traced exactly as well}, as far as there are any."""
     trace, layers = settings.trace, sae_layers(settings, shape)
     n_cells = min(trace.n_cells or len(lengths), len(lengths))
     n_features, k = settings.train.expansion * shape.d_model, settings.train.k
@@ -185,32 +187,32 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[Wo
         readouts=list(trace.readouts),
         n_groups=trace.n_folds if trace.group_by == FOLD else 1,
     )
-    found = [main]
+    found = {"": main}
     if trace.n_controls:
         controls = replace(main, frozen=True, readouts=CONTROL_READOUTS, n_directions=1 + trace.n_controls, n_groups=1)
-        found.append(controls)
+        found["controls"] = controls
     if trace.context == "screen":
-        found.append(replace(main, frozen=False))
+        found["exact"] = replace(main, frozen=False)
     if trace.context == "frozen" and trace.fidelity_sources:
         few = main.lengths[: trace.fidelity_cells]
         sources = {s: min(trace.fidelity_sources, n_sources) for s in main.sources}
-        found.append(replace(main, frozen=False, lengths=few, sources=sources))
+        found["exact"] = replace(main, frozen=False, lengths=few, sources=sources)
     return found
 
 
-def trace_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
-    """Cost of a trace: of all its works together, at most."""
-    planned, trace = works(settings, shape, lengths), settings.trace
+def trace_costs(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[StageCost]:
+    """Cost of each work of a trace, at most."""
+    trace, longest = settings.trace, int(lengths.max())
     n_features = settings.train.expansion * shape.d_model
-    longest = int(lengths.max())
     batch = float(longest * trace.copies_per_pass(longest))
-    blocks = [min(work.moments_bytes(), 1e6 * trace.block_megabytes) for work in planned]
-    memory: float = shape.weight_bytes + BYTES * len(sae_layers(settings, shape)) * 2 * shape.d_model * n_features
-    memory += 2 * max(blocks) + batch_bytes(shape, batch)
-    disk = 0.0
-    for work in planned:
+    loaded = shape.weight_bytes + BYTES * len(sae_layers(settings, shape)) * 2.0 * shape.d_model * n_features
+    found = []
+    for name, work in works(settings, shape, lengths).items():
+        block = min(work.moments_bytes(), 1e6 * trace.block_megabytes)
+        memory = loaded + 2 * block + batch_bytes(shape, batch)
         n_parts = -(-len(work.lengths) // trace.cells_per_part)
         if work.n_directions > 1:
             n_parts = min(n_parts, CONTROL_PARTS)
-        disk += work.moments_bytes() * (1 + n_parts)
-    return StageCost("trace", sum(w.passes() for w in planned), sum(w.operations() for w in planned), memory, disk)
+        disk = work.moments_bytes() * (1 + n_parts)
+        found.append(StageCost("trace", work.passes(), work.operations(), memory, disk, name))
+    return found

@@ -7,11 +7,14 @@ can be traced.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from cellcircuits.moments import STATISTICS
+import numpy as np
+
+from cellcircuits.moments import ALL, STATISTICS
 from cellcircuits.settings import Readout
 
 Sources = dict[int, list[int]]
@@ -48,6 +51,21 @@ class TracePlan:
     readouts: list[Readout]
     inputs: dict[str, str]
     """Hashes of the artifacts that are traced."""
+    groups: list[str] = field(default_factory=lambda: [ALL])
+    """Names of the groups of cells with sums of their own."""
+    group_of: list[int] = field(default_factory=list)
+    """Group of each cell; empty: all are of the first."""
+    seed: int = 0
+    """Seed of the random control directions."""
+    n_random: int = 0
+    """Random control directions per source."""
+    matched: dict[int, dict[int, list[int]]] = field(default_factory=dict)
+    """{source layer: {source feature: features whose directions serve as controls}}."""
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether control directions are removed beside the sources' own."""
+        return bool(self.n_random or self.matched)
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -55,6 +73,13 @@ class TracePlan:
         starts = range(0, len(self.cells), self.cells_per_part)
         cells = [self.cells[start : start + self.cells_per_part] for start in starts]
         return [Part(block, rows) for block in self.blocks for rows in cells]
+
+    def groups_of(self, rows: Sequence[int]) -> np.ndarray:
+        """int (cell,): groups of cells given by their rows in the run's tokens."""
+        if not self.group_of:
+            return np.zeros(len(rows), dtype=np.int64)
+        known = dict(zip(self.cells, self.group_of, strict=True))
+        return np.array([known[row] for row in rows], dtype=np.int64)
 
     def parts_of(self, block: int) -> range:
         """Numbers of the parts of one block."""
@@ -83,12 +108,19 @@ class TracePlan:
         content = json.loads(text)
         blocks = [{int(layer): chosen for layer, chosen in block.items()} for block in content.pop("blocks")]
         targets = {int(layer): chosen for layer, chosen in content.pop("targets").items()}
-        return cls(blocks=blocks, targets=targets, **content)
+        matched = {
+            int(layer): {int(feature): others for feature, others in chosen.items()}
+            for layer, chosen in content.pop("matched").items()
+        }
+        return cls(blocks=blocks, targets=targets, matched=matched, **content)
 
 
-def bytes_per_source(n_targets: int, n_readouts: int = 1) -> int:
-    """Memory and disk of the sums of one source feature with so many targets, over all target layers."""
-    return 8 * len(STATISTICS) * n_readouts * n_targets
+def bytes_per_source(n_targets: int, n_sums: int = 1) -> int:
+    """Memory and disk of the sums of one source feature with so many targets, over all target layers.
+
+    `n_sums` is the number of readouts times groups times directions.
+    """
+    return 8 * len(STATISTICS) * n_sums * n_targets
 
 
 def split_into_blocks(sources: Sources, source_bytes: dict[int, int], limit: int) -> list[Sources]:

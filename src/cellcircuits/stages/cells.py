@@ -38,6 +38,7 @@ def cells_stage(run: Run, progress: Progress) -> None:
         "tokens_fingerprint": tokens.fingerprint(),
         "n_layers": model.n_layers,
         "d_model": model.d_model,
+        "has_frozen_context": model.has_frozen_context,
         "check": differences,
         "coverage": tokens.info,
     }

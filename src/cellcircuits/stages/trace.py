@@ -1,92 +1,37 @@
 """Stage `trace`: which features are ablated in which cells; computed in parts, by this process or by any executor.
 
-The plan is made once and written first; `cellcircuits.parts` computes what is planned and not there yet, and adds up.
+A trace has several plans, each a folder of parts: the sources; control directions in their place; and, where a context
+is frozen, what is traced exactly as well. `cellcircuits.parts` computes what is planned and not there yet, and adds up.
 """
 
 from __future__ import annotations
 
 import hashlib
-import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from cellcircuits.errors import DataError, RunError, SettingsError, listed
-from cellcircuits.models.base import Model
-from cellcircuits.moments import moments_file, save_moments
-from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan, trace_part
+from cellcircuits.edge_calling import count_edges
+from cellcircuits.errors import DataError
+from cellcircuits.moments import Moments, moments_file, save_moments
+from cellcircuits.parts import PLAN_FILE, merge, open_plan, run_plan
+from cellcircuits.planning import control_plan, make_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, Run
-from cellcircuits.sae import TopKSAE, check_saes, load_saes
-from cellcircuits.selection import default_source_layers, pick_sources, select_cells
-from cellcircuits.settings import Settings, TraceSettings
-from cellcircuits.stages.cells import run_model
+from cellcircuits.run import Run
+from cellcircuits.settings import EdgesSettings
+from cellcircuits.stages.trace_job import close_models, trace_inputs, trace_job
 from cellcircuits.tables import make_table, read_table, write_table
-from cellcircuits.tokens import Tokens, load_tokens
-from cellcircuits.trace_plan import MEGABYTE, TracePlan, bytes_per_source, split_into_blocks
+from cellcircuits.tokens import load_tokens
+from cellcircuits.trace_plan import Sources, TracePlan
 
-
-def make_plan(
-    tokens: Tokens, features: pd.DataFrame, settings: TraceSettings, n_layers: int, inputs: dict[str, str]
-) -> TracePlan:
-    """Draw cells, pick sources and split them into blocks.
-
-    `features` has a row for every feature; layers without features have no autoencoder.
-
-    Raises
-    ------
-    SettingsError, DataError
-        If layers, labels or numbers do not fit the run.
-    """
-    widths = {int(layer): int(size) for layer, size in features.groupby("layer").size().items()}
-    targets = _targets(sorted(widths), settings, n_layers)
-    n_cells = 0 if settings.n_cells >= len(tokens) else settings.n_cells
-    rows = select_cells(tokens.obs, {}, n_cells, settings.stratify_by, settings.seed)
-    rng = np.random.default_rng(settings.seed)
-    sources = {
-        layer: [int(f) for f in pick_sources(features[features["layer"] == layer], settings, rng)] for layer in targets
-    }
-    empty = [layer for layer, chosen in sources.items() if not chosen]
-    if empty:
-        raise SettingsError(
-            f"No feature of layer {listed(empty)} can be a source (select = {settings.select!r}, "
-            f"min_firing_rate = {settings.min_firing_rate}). Lower min_firing_rate or choose another `select`."
-        )
-    source_bytes = {
-        layer: bytes_per_source(sum(widths[t] for t in chosen), len(settings.readouts))
-        for layer, chosen in targets.items()
-    }
-    return TracePlan(
-        cells=[int(row) for row in rows],
-        blocks=split_into_blocks(sources, source_bytes, settings.block_megabytes * MEGABYTE),
-        targets=targets,
-        cells_per_part=settings.cells_per_part,
-        context=settings.context,
-        readouts=list(settings.readouts),
-        threads=settings.threads or torch.get_num_threads(),
-        inputs=inputs,
-    )
-
-
-def _targets(layers: list[int], settings: TraceSettings, n_layers: int) -> dict[int, list[int]]:
-    """{source layer: target layers}, from the layers that have an autoencoder."""
-    source_layers = settings.source_layers or default_source_layers(layers, n_layers)
-    unknown = sorted({*source_layers, *settings.target_layers} - set(layers))
-    if unknown:
-        raise SettingsError(f"Layer {listed(unknown)} has no autoencoder; there are some for {layers}.")
-    targets = {}
-    for layer in source_layers:
-        above = [t for t in layers if t > layer]
-        targets[layer] = [t for t in (settings.target_layers or above) if t in above]
-        if not targets[layer]:
-            raise SettingsError(f"There is no layer to measure above source layer {layer} (autoencoders: {layers}).")
-    return targets
+DESCRIPTIONS = {"": "Tracing", "controls": "Tracing control directions", "exact": "Tracing exactly, to compare"}
+"""What is shown while a plan is computed, by the name of its folder."""
 
 
 def trace_stage(run: Run, progress: Progress, executor: Executor | None = None) -> None:
@@ -97,100 +42,113 @@ def trace_stage(run: Run, progress: Progress, executor: Executor | None = None) 
     """
     run.require("cells", "train", "annotate")
     features = read_table("features", run.path("annotate"))
-    n_layers = (run.manifest("cells") or {})["record"]["n_layers"]
-    planned = make_plan(load_tokens(run.path("cells")), features, run.settings.trace, n_layers, _inputs(run))
     # workers have another current folder
-    work = run.work_path("trace").absolute()
-    plan = open_plan(planned, work, any_threads=run.settings.trace.threads == 0)
-    job = partial(trace_job, str(run.folder.absolute()), run.settings)
+    tracing = _Tracing(run, run.work_path("trace").absolute(), progress, executor)
     try:
-        failed = run_plan(plan, work, job, executor, progress, "Tracing")
+        plans = _trace_plans(tracing, features)
     finally:
-        _opened.clear()  # the model of a stage that is done would fill the memory of the next one
-    if failed:
-        raise DataError(
-            f"{len(failed)} of {len(plan.parts)} parts could not be traced; the others are kept. "
-            f"First: {next(iter(failed.values()))} Then the same command computes only what is missing."
-        )
-    _write(run, plan, work, features)
+        close_models()
+    _write(run, plans, tracing.work, features)
     run.discard_work("trace")
 
 
-def _inputs(run: Run) -> dict[str, str]:
-    return {stage: run.stage_hash(stage) for stage in INPUTS["trace"]}
+@dataclass(frozen=True)
+class _Tracing:
+    """Where and by whom the plans of a trace are computed."""
+
+    run: Run
+    work: Path
+    progress: Progress
+    executor: Executor | None
+
+    def compute(self, name: str, plan: TracePlan) -> TracePlan:
+        """Compute what is missing of one plan; returns it as it stands on disk."""
+        settings, folder = self.run.settings.trace, self.work / name
+        planned = replace(plan, threads=settings.threads or torch.get_num_threads())
+        plan = open_plan(planned, folder, any_threads=settings.threads == 0)
+        job = partial(trace_job, str(self.run.folder.absolute()), self.run.settings)
+        failed = run_plan(plan, folder, job, self.executor, self.progress, DESCRIPTIONS.get(name, f"Tracing {name}"))
+        if failed:
+            raise DataError(
+                f"{len(failed)} of {len(plan.parts)} parts could not be traced; the others are kept. "
+                f"First: {next(iter(failed.values()))} Then the same command computes only what is missing."
+            )
+        return plan
 
 
-class _Opened(NamedTuple):
-    """What every part of a run needs."""
-
-    model: Model
-    tokens: Tokens
-    saes: dict[int, TopKSAE]
-
-
-_opening = Lock()
-_opened: dict[tuple, _Opened] = {}
-"""What this process has open: one run at most."""
-
-
-def trace_job(folder: str, settings: Settings, work: str, part: int) -> str | None:
-    """Compute one part of the trace of the run in `folder`, in whatever process this is called.
-
-    Model, cells and autoencoders are loaded once per process. The settings come along because those in the folder are
-    changed only when the stage is done. Returns None, or why the part cannot be traced.
-
-    Raises
-    ------
-    RunError, ModelError
-        If this process sees no run folder, other inputs or other weights than those of the plan.
-    """
-    if not Path(work).is_dir():
-        raise RunError(
-            f"A worker on {socket.gethostname()} does not see {work}. Workers need the run folder under the same path, "
-            "on a file system that all hosts share."
-        )
-    run, plan = Run(Path(folder), settings), read_plan(Path(work))
-    opened = _open(run, plan)
-    return trace_part(plan, part, Path(work), opened.model, opened.tokens, opened.saes, settings.trace)
+def _trace_plans(tracing: _Tracing, features: pd.DataFrame) -> dict[str, TracePlan]:
+    """Compute every plan; returns {name of its folder: plan}, "" for that of the sources."""
+    run, settings = tracing.run, tracing.run.settings.trace
+    record = (run.manifest("cells") or {})["record"]
+    tokens = load_tokens(run.path("cells"))
+    main = tracing.compute("", make_plan(tokens, features, settings, record["n_layers"], trace_inputs(run)))
+    plans = {"": main}
+    controls = control_plan(main, features, settings, record["has_frozen_context"])
+    if controls is not None:
+        plans["controls"] = tracing.compute("controls", controls)
+    if settings.context == "screen":
+        found = _found_by_screen(main, tracing.work, settings.screen_min_edges, run.settings.edges)
+        plans["exact"] = tracing.compute("exact", restricted(main, found))
+    if settings.context == "frozen" and settings.fidelity_sources:
+        plans |= {name: tracing.compute(name, plan) for name, plan in sample_plans(main, settings).items()}
+    return plans
 
 
-def _open(run: Run, plan: TracePlan) -> _Opened:
-    key = (run.folder, run.settings.model, *plan.inputs.items())
-    with _opening:  # threads of a pool begin at the same time
-        if key not in _opened:
-            _opened.clear()
-            _opened[key] = _load(run, plan)
-        return _opened[key]
+def _found_by_screen(plan: TracePlan, work: Path, min_edges: int, rule: EdgesSettings) -> Sources:
+    """Sources with so many edges in the frozen context; q is taken over the sources of a block."""
+    found: Sources = {layer: [] for layer in plan.sources}
+    for layer, _, moments in merge(plan, work):
+        enough = count_edges(moments, rule) >= min_edges
+        found[layer] += [int(feature) for feature in moments.source_features[enough]]
+    return found
 
 
-def _load(seen: Run, plan: TracePlan) -> _Opened:
-    """Load from the run folder as this process sees it."""
-    seen.require(*plan.inputs)
-    if _inputs(seen) != plan.inputs:
-        raise RunError(
-            f"{seen.folder} was made anew since this trace was planned, or {socket.gethostname()} sees another folder "
-            "there. Delete the parts of the trace and begin it again."
-        )
-    model = run_model(seen)
-    saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
-    check_saes(saes, model.d_model, model.n_layers, seen.settings.cells.input_mode)
-    return _Opened(model, load_tokens(seen.path("cells")), saes)
-
-
-def _write(run: Run, plan: TracePlan, work: Path, features: pd.DataFrame) -> None:
+def _write(run: Run, plans: dict[str, TracePlan], work: Path, features: pd.DataFrame) -> None:
     """Add up the parts into `trace/`, a block at a time."""
-    passes = {"clean": len(plan.cells) * len(plan.blocks), "ablated": 0}
-    digest = hashlib.sha256(plan.to_json().encode()).hexdigest()
-    sources = []
+    digest = hashlib.sha256("".join(plan.to_json() for plan in plans.values()).encode()).hexdigest()
+    passes = {"clean": 0, "ablated": 0}
+    sources: list[pd.DataFrame] = []
+
+    def count(moments: Moments) -> Moments:
+        passes["ablated"] += int(moments.n_cells[:, 0].sum())
+        return moments
+
     # the manifest, with what is counted below, is written when the block ends
     with run.writing("trace", plan=digest, passes=passes) as out:
-        (out / PLAN_FILE).write_text(plan.to_json() + "\n", encoding="utf-8")
-        for layer, block, moments in merge(plan, work):
+        for name, plan in plans.items():
+            passes["clean"] += len(plan.cells) * sum(bool(block) for block in plan.blocks)
+            (out / f"{name}{'_' if name else ''}{PLAN_FILE}").write_text(plan.to_json() + "\n", encoding="utf-8")
+            if name:
+                for layer, block, moments in merge(plan, work / name):
+                    save_moments(count(moments), moments_file(out, layer, block, name))
+                    del moments  # before the next one is read
+        for layer, block, moments, exact in _sources_of(run, plans, work, out, count):
             save_moments(moments, moments_file(out, layer, block))
-            passes["ablated"] += int(moments.n_cells.sum())
+            context = np.where(exact, "exact", plans[""].context)
             columns = {"layer": layer, "feature": moments.source_features, "n_cells": moments.cells()}
-            sources.append(pd.DataFrame(columns))
-            del moments  # before the next one is read
+            sources.append(pd.DataFrame(columns | {"context": context}))
+            del moments
         table = pd.concat(sources).sort_values(["layer", "feature"])
         known = features[["layer", "feature", "firing_rate"]]
         write_table("sources", make_table("sources", table.merge(known, on=["layer", "feature"], how="left")), out)
+
+
+def _sources_of(
+    run: Run, plans: dict[str, TracePlan], work: Path, out: Path, count: Callable[[Moments], Moments]
+) -> Iterator[tuple[int, int, Moments, np.ndarray]]:
+    """(source layer, block, moments, which sources are exact although the context is frozen), block by block.
+
+    After a screen the exact moments replace the frozen ones, which are kept beside them, to be compared.
+    """
+    screened = run.settings.trace.context == "screen"
+    exact_of = merge(plans["exact"], work / "exact") if screened else iter(())
+    for layer, block, moments in merge(plans[""], work):
+        count(moments)
+        exact = np.zeros(len(moments.source_features), dtype=bool)
+        if screened and layer in plans["exact"].blocks[block]:
+            _, _, found = next(exact_of)
+            rows = np.flatnonzero(np.isin(moments.source_features, found.source_features))
+            save_moments(moments.of_sources(rows), moments_file(out, layer, block, "frozen"))
+            moments.replace_sources(rows, found)
+            exact[rows] = True
+        yield layer, block, moments, exact
