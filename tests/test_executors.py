@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from distributed import Client, LocalCluster
 from safetensors.numpy import load_file, save_file
 
@@ -31,6 +32,7 @@ from cellcircuits.run import open_folder
 from cellcircuits.settings import write_settings
 from cellcircuits.stages import trace_job
 from cellcircuits.stages.cells import load_checked_model
+from cellcircuits.threads import torch_threads
 from tests.test_examples import ROOT, load_script
 from tests.tracing import AfterParts, StopAfter, moments_files, retrace
 
@@ -146,6 +148,12 @@ def test_a_killed_dask_worker_changes_nothing(spread, cluster):
     assert moments_files(run) == whole
 
 
+def threads_inside(number: int) -> int:
+    """Threads of torch while a part is computed with so many."""
+    with torch_threads(number):
+        return torch.get_num_threads()
+
+
 @pytest.mark.slow
 def test_a_real_model_gives_the_same_bytes_everywhere(demo_run, cluster, monkeypatch):
     """Real matrix products, several blocks, and two threads where Dask starts its workers with one."""
@@ -158,6 +166,7 @@ def test_a_real_model_gives_the_same_bytes_everywhere(demo_run, cluster, monkeyp
     assert moments_files(demo_run) == whole
     with cluster.executor(1) as executor:
         assert set(executor._client.run(os.environ.get, "OMP_NUM_THREADS").values()) <= {"1", None}
+        assert executor.submit(threads_inside, 2).result() == 2
         retrace(demo_run, executor=executor)
     assert moments_files(demo_run) == whole
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from cellcircuits import parts, planning, tracing
 from cellcircuits.cli import main
 from cellcircuits.errors import DataError, RunError
 from cellcircuits.models.toy import ToyModel
-from cellcircuits.moments import STATISTICS
+from cellcircuits.moments import STATISTICS, save_moments
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
@@ -127,6 +128,22 @@ def test_two_plans_side_by_side(toy_run):
     assert toy_run.status("trace").detail == "12 parts finished"
     assert [list(moments) for moments in found] == [[1], [0, 1]]
     assert np.array_equal(found[0][1].sums[2], found[1][1].sums[2])
+
+
+def test_merging_holds_one_sum_and_one_part(tmp_path):
+    blocks = [{0: [0, 1, 2]}, {0: [3, 4, 5], 1: [0]}, {1: [1, 2, 3]}]
+    plan = TracePlan(list(range(6)), blocks, {0: [1, 2], 1: [2]}, 2, "exact", 1, {})
+    for number, part in enumerate(plan.parts):
+        for layer, features in part.sources.items():
+            moments = cc.Moments.zeros(layer, np.array(features), dict.fromkeys(plan.targets[layer], 20_000))
+            save_moments(moments, parts.part_file(tmp_path, number, layer))
+    largest = 3 * bytes_per_source(2 * 20_000)
+    tracemalloc.start()
+    for _, _, moments in parts.merge(plan, tmp_path):
+        del moments
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1.9 * largest < peak < 2.1 * largest
 
 
 def test_the_plan_decides_the_context(toy_run, monkeypatch):

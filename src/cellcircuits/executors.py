@@ -51,23 +51,15 @@ def open_executor(
     if not address:
         yield None
         return
-    remote = re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", address)
-    if address != "local" and not remote:
-        raise SettingsError(
-            f'There is no executor {address!r}; expected "local" or the address of a Dask scheduler, "tcp://host:port".'
-        )
-    if remote and workers:
-        raise SettingsError(f"--workers is for --dask local; the scheduler at {address} has workers of its own.")
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError as error:
-        raise SettingsError('Dask is not installed. Install it with: pip install "cellcircuits[dask]"') from error
+    _check(address, workers)
+    from distributed import Client, KilledWorker
+
     with ExitStack() as stack:
-        if remote:
-            client = stack.enter_context(_connected(address))
-        else:
+        if address == "local":
             cluster = stack.enter_context(_local_cluster(workers, threads, device))
             client = stack.enter_context(Client(cluster))
+        else:
+            client = stack.enter_context(_connected(address))
         try:
             yield client.get_executor(pure=False)
         except KilledWorker as error:
@@ -75,6 +67,20 @@ def open_executor(
                 f"Several workers died while they computed the same part, perhaps for want of memory ({error}). "
                 "Finished parts are kept; the same command goes on."
             ) from error
+
+
+def _check(address: str, workers: int) -> None:
+    """Refuse what cannot be opened."""
+    if address != "local" and not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", address):
+        raise SettingsError(
+            f'There is no executor {address!r}; expected "local" or the address of a Dask scheduler, "tcp://host:port".'
+        )
+    if address != "local" and workers:
+        raise SettingsError(f"--workers is for --dask local; the scheduler at {address} has workers of its own.")
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise SettingsError('Dask is not installed. Install it with: pip install "cellcircuits[dask]"') from error
 
 
 def _connected(address: str) -> Client:
