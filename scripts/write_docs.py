@@ -11,7 +11,7 @@ from cellcircuits.export import ENDINGS
 from cellcircuits.findings.consensus import Consensus
 from cellcircuits.formats import FORMAT_VERSION
 from cellcircuits.model_shape import model_shape
-from cellcircuits.moments import STATISTICS
+from cellcircuits.moments import GENE_STATISTICS, STATISTICS
 from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.report import readable_bytes
 from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
@@ -65,6 +65,8 @@ FILES: dict[str, list[tuple[str, str]]] = {
     "trace": [
         ("plan.json", "Everything that decides the result; a trace is resumed only with the same plan."),
         ("moments_L*_B*.safetensors", "Sums over cells of the sources of one layer and block, for ALL targets."),
+        ("controls_plan.json", "The plan of the control directions, if any are asked for."),
+        ("controls_L*_B*.safetensors", "The sums of control directions, removed in place of each source."),
         ("sources.parquet", "Table `sources`."),
     ],
     "edges": [
@@ -142,8 +144,13 @@ lists), `n_background_genes`.
 """,
     "trace": f"""
 `plan.json`: `cells` (rows in `cells/`), `blocks` (list of {{source layer: features}}, each with sums of at most
-`block_megabytes`), `targets` ({{source layer: target layers}}), `cells_per_part`, `context`, `threads` (of torch, in
-every part), `inputs` (hashes of the stages that are read).
+`block_megabytes`), `targets` ({{source layer: target layers}}), `cells_per_part`, `context`, `readouts`, `threads` (of
+torch, in every part), `inputs` (hashes of the stages that are read), `groups` (names of groups of cells) and `group_of`
+(group of each cell), `seed`, `n_random` (random control directions per source), `matched` ({{source layer: {{source:
+features whose directions serve as controls}}}}).
+
+A trace whose context is not exact also holds sources that were traced in both contexts, in the same cells:
+`exact_L<layer>_B<block>.safetensors` and `frozen_L<layer>_B<block>.safetensors`, with their plans.
 
 Arrays of `moments_L<layer>_B<block>.safetensors`; blocks count from 0000, and a layer has a file for each block that
 holds sources of it:
@@ -151,8 +158,9 @@ holds sources of it:
 | array | type | shape | meaning |
 |---|---|---|---|
 | `source_features` | int64 | (source) | the ablated features |
-| `n_cells` | int64 | (group, readout, source) | cells in which the source was active, hence measured |
-| `sums/<layer>` | float64 | (statistic, group, readout, source, target) | sums over these cells; `sums/05`: layer 5 |
+| `n_cells` | int64 | (group, readout, source x direction) | cells in which the source was active, hence measured |
+| `sums/<layer>` | float64 | (statistic, group, readout, source x direction, target) | sums over cells (05: layer 5) |
+| `genes` | float64 | (gene statistic, source, token) | with a readout of other positions: sums by gene |
 
 The first axis of `sums/<layer>`:
 
@@ -160,9 +168,16 @@ The first axis of `sums/<layer>`:
 |---|---|---|
 {STATISTIC_ROWS}
 
-One observation is one cell: delta = mean over the positions read of (ablated - clean) activation of the target. The
-metadata hold `labels` (JSON: `source_layer`, `groups`, `readouts`) and `statistics`. Moments of disjoint sets of cells
-add up.
+The first axis of `genes`: {", ".join(f"`{name}`" for name in GENE_STATISTICS)}: cells in which the source was removed
+at the gene, and the activation removed; cells in which the gene stood elsewhere, and the share of its norm by which the
+state of the highest target layer changed there.
+
+One observation is one cell: what a readout measures of a target in it. Readouts: "source" (mean change of activation
+where the source is active), "target" (where the target is active), "other" (at all other gene positions), "pre" (before
+TopK, where the source is active), "computed" (of that, beyond the removed vector that merely persists). The metadata
+hold `labels` (JSON: `source_layer`, `groups`, `readouts`, `directions`) and `statistics`. Moments of disjoint sets of
+cells add up. In `controls_*` each source has several directions: "own", "random 0" ..., "feature 0" ...; the direction
+runs fastest.
 
 While a trace is under way, `.trace.parts/` holds its plan and the finished parts, `part<number>_L<layer>.safetensors`,
 in the same layout; it is removed at the end. A part is one block in `cells_per_part` cells; parts are numbered block
@@ -269,9 +284,8 @@ def conditions_table() -> str:
             taken_over = cost.stage == "train" and settings.train.saes
             if not taken_over and (cost.stage == "train" or path.stem != "geneformer_multi_saes"):
                 sizes = readable_bytes(cost.memory_bytes), readable_bytes(cost.disk_bytes)
-                lines.append(
-                    _row(f"`{path.stem}`", cost.stage, f"{cost.passes:,}", _trillions(cost.operations), *sizes)
-                )
+                stage = f"{cost.stage}, {cost.part}" if cost.part else cost.stage
+                lines.append(_row(f"`{path.stem}`", stage, f"{cost.passes:,}", _trillions(cost.operations), *sizes))
     return "\n".join(lines)
 
 

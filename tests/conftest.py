@@ -131,8 +131,7 @@ def toy_settings(toy_files: Path) -> Callable[..., cc.Settings]:
                 "select": "frequent",
                 "source_layers": [0, 1],
                 "cells_per_part": 10,
-                "readouts": ["source"],
-                **NO_CONTROLS,
+                **PLAIN,
             },
         }
         for section, values in changes.items():

@@ -60,7 +60,7 @@ def test_every_condition_has_an_example() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_passes(path: Path) -> None:
     # unknown names are errors of `read_settings`
-    assert tuple(cost.passes for cost in planned(cc.read_settings(path))) == PASSES[path.stem]
+    assert tuple(cost.passes for cost in planned(cc.read_settings(path)) if not cost.part) == PASSES[path.stem]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -70,7 +70,7 @@ def test_passes_are_those_of_the_paper(name: str) -> None:
     n_cells = settings.trace.n_cells
     assert len(settings.trace.source_layers) == n_layers
     # the paper ran the clean pass once per source layer, and skipped the cells in which a source is silent
-    possible = planned(settings)[-1].passes - n_cells
+    possible = next(c.passes for c in planned(settings) if c.stage == "trace" and not c.part) - n_cells
     assert 0.99 * possible < total - n_cells * n_layers <= possible
 
 

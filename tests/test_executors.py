@@ -30,7 +30,7 @@ from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
 from cellcircuits.settings import write_settings
-from cellcircuits.stages import trace_job
+from cellcircuits.stages import trace
 from cellcircuits.stages.cells import load_checked_model
 from cellcircuits.threads import torch_threads
 from tests.test_examples import ROOT, load_script
@@ -259,7 +259,7 @@ def test_a_scheduler_that_is_lost(spread, tmp_path):
 
 def test_a_worker_that_does_not_see_the_folder(toy_run, tmp_path):
     with pytest.raises(RunError, match=r"A worker on \S+ does not see /nowhere/.*under the same path"):
-        trace_job.trace_job("/nowhere/run", toy_run.settings, "/nowhere/run/.trace.parts", 0)
+        trace.trace_job("/nowhere/run", toy_run.settings, "/nowhere/run/.trace.parts", 0)
 
 
 def test_a_worker_that_sees_other_inputs(spread):
@@ -269,7 +269,7 @@ def test_a_worker_that_sees_other_inputs(spread):
     plan = run.work_path("trace") / "plan.json"
     plan.write_text(plan.read_text().replace(run.stage_hash("train"), "0" * 64))
     with pytest.raises(RunError, match="was made anew since this trace was planned"):
-        trace_job.trace_job(str(run.folder), run.settings, str(run.work_path("trace")), 5)
+        trace.trace_job(str(run.folder), run.settings, str(run.work_path("trace")), 5)
 
 
 # ------------------------------------------------------------------------------------------------ addresses

@@ -30,7 +30,7 @@ from cellcircuits.moments import STATISTICS, save_moments
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
-from cellcircuits.stages import trace_job
+from cellcircuits.stages import trace
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan, bytes_per_source, split_into_blocks
 from tests.tracing import StopAfter, files, moments_files, retrace
@@ -116,7 +116,7 @@ def test_two_plans_side_by_side(toy_run):
     """Nothing in a plan's folder knows the stage: a trace can have several, each in a context of its own."""
     exact = parts.read_plan(toy_run.path("trace"))
     screened = replace(exact, blocks=[{1: exact.sources[1]}], targets={1: [2]})
-    job = partial(trace_job.trace_job, str(toy_run.folder), toy_run.settings)
+    job = partial(trace.trace_job, str(toy_run.folder), toy_run.settings)
     base, found = toy_run.work_path("trace"), []
     for name, plan in (("first", screened), ("second", exact)):
         work = base / name
@@ -132,7 +132,7 @@ def test_two_plans_side_by_side(toy_run):
 
 def test_merging_holds_one_sum_and_one_part(tmp_path):
     blocks = [{0: [0, 1, 2]}, {0: [3, 4, 5], 1: [0]}, {1: [1, 2, 3]}]
-    plan = TracePlan(list(range(6)), blocks, {0: [1, 2], 1: [2]}, 2, "exact", 1, {})
+    plan = TracePlan(list(range(6)), blocks, {0: [1, 2], 1: [2]}, 2, "exact", 1, ["source"], {})
     for number, part in enumerate(plan.parts):
         for layer, features in part.sources.items():
             moments = cc.Moments.zeros(layer, np.array(features), dict.fromkeys(plan.targets[layer], 20_000))
@@ -156,7 +156,7 @@ def test_the_plan_decides_the_context(toy_run, monkeypatch):
     )
     plan = replace(parts.read_plan(toy_run.path("trace")), context="frozen")
     work = parts.open_plan(plan, toy_run.folder / "work") and toy_run.folder / "work"
-    assert trace_job.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0) is None
+    assert trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0) is None
     assert seen == ["frozen"] and toy_run.settings.trace.context == "exact"
 
 
@@ -324,7 +324,7 @@ def test_a_worker_of_a_trace_that_was_given_up_writes_nothing(toy_run, monkeypat
 
     monkeypatch.setattr(tracing, "trace_cells", begun_anew)
     with pytest.raises(RunError, match="was begun anew by others"):
-        trace_job.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
+        trace.trace_job(str(toy_run.folder), toy_run.settings, str(work), 0)
     assert [path.name for path in work.iterdir()] == ["plan.json"]
 
 
@@ -332,7 +332,7 @@ def test_parts_of_a_finished_trace_are_cleared_away(toy_run):
     """Killed after the artifact was complete, before its parts were removed."""
     work = toy_run.work_path("trace")
     plan = parts.open_plan(parts.read_plan(toy_run.path("trace")), work)
-    job = partial(trace_job.trace_job, str(toy_run.folder), toy_run.settings)
+    job = partial(trace.trace_job, str(toy_run.folder), toy_run.settings)
     parts.run_plan(plan, work, job, None, Progress(), "")
     with toy_run.locked():
         assert not work.exists()

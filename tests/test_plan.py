@@ -16,11 +16,11 @@ from cellcircuits.catalogue import count_firings
 from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
 from cellcircuits.fit import fit_saes
-from cellcircuits.model_shape import PUBLISHED_SHAPES, ModelShape, cell_lengths, model_shape
+from cellcircuits.model_shape import PUBLISHED_SHAPES, ModelShape, model_shape
 from cellcircuits.models.encoder import EncoderBlock
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.moments import save_moments
-from cellcircuits.plan import estimate, matmul_rate
+from cellcircuits.plan import cell_lengths, estimate, matmul_rate
 from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import TraceSettings, settings_from_dict
 from cellcircuits.tokens import Tokens

@@ -36,7 +36,8 @@ def other_value(section: object, name: str):
         return "/absolute/other"
     if isinstance(default, dict):
         return {"cell type": ["B cell", "NK"], "donor": ["7"]}
-    return ["/absolute/a.gmt", "immune"] if name == "gene_sets" else [4, 2]
+    lists = {"gene_sets": ["/absolute/a.gmt", "immune"], "readouts": ["computed", "source"]}
+    return lists.get(name, [4, 2])
 
 
 def all_changed() -> Settings:

@@ -22,8 +22,8 @@ from cellcircuits.positions import Positions
 from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import EVERYWHERE
 
-ROUNDING = 2 * torch.finfo(torch.float32).eps
-"""A mean change is 0 unless it is above this share of (norm of the state) x (norm of the encoder column): float32
+ROUNDING = 16 * torch.finfo(torch.float32).eps
+"""A mean change is 0 unless it is above this share of sqrt(sum over dimensions of (state x encoder weight)^2): float32
 arithmetic in another order changes as much, in a direction of its own that may be the same in every cell."""
 
 
@@ -60,37 +60,35 @@ def measure(layer: Layer, readouts: Sequence[str]) -> tuple[torch.Tensor, torch.
     found = {name: makers[name](layer) for name in readouts if name in makers}
     if outside := [name for name in readouts if name in EVERYWHERE]:
         found |= _outside(layer, outside)
-    changes, cleans = zip(*(found[name] for name in readouts), strict=True)
-    return torch.stack(changes), torch.stack(cleans)
+    changes, cleans = (torch.stack(part) for part in zip(*(found[name] for name in readouts), strict=True))
+    return changes.masked_fill_(changes.abs() <= _rounding(layer), 0.0), cleans
 
 
 def _at_source(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
     averaging, n_targets = layer.at.averaging(layer.ablated.dtype), layer.sae.n_features
     was = layer.code.at(layer.at.position).dense(n_targets)
-    change = averaging @ (layer.sae.encode(layer.ablated).dense(n_targets) - was)
-    return _without_rounding(change, layer), averaging @ was
+    return averaging @ (layer.sae.encode(layer.ablated).dense(n_targets) - was), averaging @ was
 
 
 def _before_topk(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
     averaging = layer.at.averaging(layer.ablated.dtype)
     was = layer.clean[layer.at.position]
     # pre-activations are linear in the state, so the mean state is enough
-    change = averaging @ (layer.ablated - was) @ layer.sae.W_enc
-    return _without_rounding(change, layer), layer.sae.pre_activations(averaging @ was)
+    return averaging @ (layer.ablated - was) @ layer.sae.W_enc, layer.sae.pre_activations(averaging @ was)
 
 
 def _computed(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
     if layer.passed is None:
         raise ValueError('The readout "computed" needs the state that the removal alone makes.')
     averaging = layer.at.averaging(layer.ablated.dtype)
-    change = averaging @ (layer.ablated - layer.passed) @ layer.sae.W_enc
-    return _without_rounding(change, layer), layer.sae.pre_activations(averaging @ layer.clean[layer.at.position])
+    was = averaging @ layer.clean[layer.at.position]
+    return averaging @ (layer.ablated - layer.passed) @ layer.sae.W_enc, layer.sae.pre_activations(was)
 
 
-def _without_rounding(change: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """`change` (copy, target), 0 where it is no more than rounding; in place."""
-    norms = layer.at.averaging(layer.ablated.dtype) @ layer.ablated.norm(dim=1)
-    return change.masked_fill_(change.abs() <= ROUNDING * torch.outer(norms, layer.sae.encoder_norms), 0.0)
+def _rounding(layer: Layer) -> torch.Tensor:
+    """(copy, target): how much a mean change may be without being one."""
+    squares = layer.at.averaging(layer.ablated.dtype) @ layer.ablated.square()
+    return ROUNDING * (squares @ layer.sae.W_enc.square()).sqrt()
 
 
 def _outside(layer: Layer, names: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -101,7 +99,6 @@ def _outside(layer: Layer, names: Sequence[str]) -> dict[str, tuple[torch.Tensor
     fires = ((clean > 0) & layer.genes[:, None]).to(clean.dtype)
     n_firing = fires.sum(dim=0).clamp(min=1)
     clean_target = (clean * fires).sum(dim=0) / n_firing
-    floor = ROUNDING * layer.clean.norm(dim=1).mean() * layer.sae.encoder_norms
     others = layer.genes & ~layer.at.changed(len(clean))
     rows: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
     for copy in range(layer.at.n_copies):
@@ -113,5 +110,5 @@ def _outside(layer: Layer, names: Sequence[str]) -> dict[str, tuple[torch.Tensor
         }
         for name in names:
             moved, was = found[name]
-            rows[name].append((moved.masked_fill(moved.abs() <= floor, 0.0), was))
+            rows[name].append((moved, was))
     return {name: (torch.stack([m for m, _ in r]), torch.stack([w for _, w in r])) for name, r in rows.items()}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,11 +68,6 @@ class TopKSAE(nn.Module):
     def n_features(self) -> int:
         """Number of features."""
         return self.W_enc.shape[1]
-
-    @cached_property
-    def encoder_norms(self) -> torch.Tensor:
-        """Norm of each feature's encoder column, (feature,)."""
-        return self.W_enc.norm(dim=0)
 
     def pre_activations(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., feature) from hidden states (..., d_model)."""

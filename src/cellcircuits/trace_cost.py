@@ -142,9 +142,9 @@ class Work:
             copy += len(targets) * self._encoding(positions * self.share)
         if everywhere:
             copy += len(targets) * self._encoding(positions)
-        # mean states before and after, of every cell
+        # mean states before and after and what rounding can do, of every copy
         linear = sum(name in ("pre", "computed") for name in self.readouts)
-        copy += 2 * linear * len(targets) * self._encoding(len(self.lengths))
+        copy += (2 * linear + 1) * len(targets) * self._encoding(len(self.lengths))
         return shared + self.copies(source) * copy
 
     def copies(self, source: int) -> int:
@@ -169,7 +169,7 @@ def _everywhere_operations(shape: ModelShape, lengths: np.ndarray, share: float,
 
 
 def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[str, Work]:
-    """{"": the sources of a trace, "controls": ..., "exact": what is traced exactly as well}, as far as there are any."""
+    """{"": the sources of a trace, "controls": control directions, "exact": what is traced exactly as well}."""
     trace, layers = settings.trace, sae_layers(settings, shape)
     n_cells = min(trace.n_cells or len(lengths), len(lengths))
     n_features, k = settings.train.expansion * shape.d_model, settings.train.k

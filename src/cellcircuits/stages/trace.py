@@ -7,27 +7,32 @@ is frozen, what is traced exactly as well. `cellcircuits.parts` computes what is
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cellcircuits.edge_calling import count_edges
-from cellcircuits.errors import DataError
+from cellcircuits.errors import DataError, RunError
+from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments, moments_file, save_moments
-from cellcircuits.parts import PLAN_FILE, merge, open_plan, run_plan
+from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan, trace_part
 from cellcircuits.planning import control_plan, make_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
-from cellcircuits.run import Run
-from cellcircuits.settings import EdgesSettings
-from cellcircuits.stages.trace_job import close_models, trace_inputs, trace_job
+from cellcircuits.run import INPUTS, Run
+from cellcircuits.sae import TopKSAE, check_saes, load_saes
+from cellcircuits.settings import EdgesSettings, Settings
+from cellcircuits.stages.cells import run_model
 from cellcircuits.tables import make_table, read_table, write_table
-from cellcircuits.tokens import load_tokens
+from cellcircuits.tokens import Tokens, load_tokens
 from cellcircuits.trace_plan import Sources, TracePlan
 
 DESCRIPTIONS = {"": "Tracing", "controls": "Tracing control directions", "exact": "Tracing exactly, to compare"}
@@ -47,7 +52,7 @@ def trace_stage(run: Run, progress: Progress, executor: Executor | None = None) 
     try:
         plans = _trace_plans(tracing, features)
     finally:
-        close_models()
+        _opened.clear()  # the model of a stage that is done would fill the memory of the next one
     _write(run, plans, tracing.work, features)
     run.discard_work("trace")
 
@@ -81,7 +86,7 @@ def _trace_plans(tracing: _Tracing, features: pd.DataFrame) -> dict[str, TracePl
     run, settings = tracing.run, tracing.run.settings.trace
     record = (run.manifest("cells") or {})["record"]
     tokens = load_tokens(run.path("cells"))
-    main = tracing.compute("", make_plan(tokens, features, settings, record["n_layers"], trace_inputs(run)))
+    main = tracing.compute("", make_plan(tokens, features, settings, record["n_layers"], _inputs(run)))
     plans = {"": main}
     controls = control_plan(main, features, settings, record["has_frozen_context"])
     if controls is not None:
@@ -105,7 +110,7 @@ def _found_by_screen(plan: TracePlan, work: Path, min_edges: int, rule: EdgesSet
 
 def _write(run: Run, plans: dict[str, TracePlan], work: Path, features: pd.DataFrame) -> None:
     """Add up the parts into `trace/`, a block at a time."""
-    digest = hashlib.sha256("".join(plan.to_json() for plan in plans.values()).encode()).hexdigest()
+    digest = hashlib.sha256(plans[""].to_json().encode()).hexdigest()
     passes = {"clean": 0, "ablated": 0}
     sources: list[pd.DataFrame] = []
 
@@ -152,3 +157,65 @@ def _sources_of(
             moments.replace_sources(rows, found)
             exact[rows] = True
         yield layer, block, moments, exact
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    """Hashes of the artifacts that a trace reads."""
+    return {stage: run.stage_hash(stage) for stage in INPUTS["trace"]}
+
+
+class _Opened(NamedTuple):
+    """What every part of a run needs."""
+
+    model: Model
+    tokens: Tokens
+    saes: dict[int, TopKSAE]
+
+
+_opening = Lock()
+_opened: dict[tuple, _Opened] = {}
+"""What this process has open: one run at most."""
+
+
+def trace_job(folder: str, settings: Settings, work: str, part: int) -> str | None:
+    """Compute one part of the trace of the run in `folder`, in whatever process this is called.
+
+    Model, cells and autoencoders are loaded once per process. The settings come along because those in the folder are
+    changed only when the stage is done. Returns None, or why the part cannot be traced.
+
+    Raises
+    ------
+    RunError, ModelError
+        If this process sees no run folder, other inputs or other weights than those of the plan.
+    """
+    if not Path(work).is_dir():
+        raise RunError(
+            f"A worker on {socket.gethostname()} does not see {work}. Workers need the run folder under the same path, "
+            "on a file system that all hosts share."
+        )
+    run, plan = Run(Path(folder), settings), read_plan(Path(work))
+    opened = _open(run, plan)
+    return trace_part(plan, part, Path(work), opened.model, opened.tokens, opened.saes, settings.trace)
+
+
+def _open(run: Run, plan: TracePlan) -> _Opened:
+    key = (run.folder, run.settings.model, *plan.inputs.items())
+    with _opening:  # threads of a pool begin at the same time
+        if key not in _opened:
+            _opened.clear()
+            _opened[key] = _load(run, plan)
+        return _opened[key]
+
+
+def _load(seen: Run, plan: TracePlan) -> _Opened:
+    """Load from the run folder as this process sees it."""
+    seen.require(*plan.inputs)
+    if _inputs(seen) != plan.inputs:
+        raise RunError(
+            f"{seen.folder} was made anew since this trace was planned, or {socket.gethostname()} sees another folder "
+            "there. Delete the parts of the trace and begin it again."
+        )
+    model = run_model(seen)
+    saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
+    check_saes(saes, model.d_model, model.n_layers, seen.settings.cells.input_mode)
+    return _Opened(model, load_tokens(seen.path("cells")), saes)
