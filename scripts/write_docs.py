@@ -117,6 +117,7 @@ Arrays of `tokens.safetensors`, indexed (cell, position) and padded on the right
 | `ids` | int32 | token ids; `pad_id` after the end of a cell |
 | `gene_mask` | bool | true where the token is a gene (not padding, `<cls>`, `<eos>`, `<mask>`) |
 | `values` | float32 | expression value of each token; only for models that read values |
+| `lengths` | int64 | (cell): tokens of each cell, so that nothing else is read before cells are taken |
 
 Keys of `coverage.json`: `genes` (columns of the matrix), `genes_detected` (with a count in any cell),
 `genes_detected_mapped` (of these, known to the model), `share_of_detected_genes_mapped`, `share_of_counts_mapped`,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -81,6 +82,22 @@ def test_a_plan_survives_the_disk():
         ({10: [4]}, [9]),
     ]
     assert [list(plan.parts_of(block)) for block in range(2)] == [[0, 1], [2, 3]]
+
+
+def test_groups_of_cells_in_any_order():
+    plan = TracePlan([9, 5, 6], [{0: [1]}], {0: [1]}, 2, "exact", 1, ["source"], {}, ["a", "b"], [1, 0, 1])
+    assert list(plan.groups_of([5, 9, 6, 5])) == [0, 1, 1, 0]
+    assert list(replace(plan, groups=["a"]).groups_of([5, 9])) == [0, 0]
+
+
+def test_a_plan_is_parsed_once_per_process(tmp_path):
+    """A worker reads the plan for each of very many parts."""
+    plan = TracePlan([5, 6, 9], [{0: [1]}], {0: [1]}, 2, "exact", 1, ["source"], {})
+    parts.open_plan(plan, tmp_path)
+    known = parts.read_plan(tmp_path)
+    assert parts.read_plan(tmp_path) is known and known.parts is parts.read_plan(tmp_path).parts
+    (tmp_path / "plan.json").write_text(replace(plan, cells=[7]).to_json())
+    assert parts.read_plan(tmp_path).cells == [7]
 
 
 @pytest.mark.parametrize(("limit", "blocks"), [(1, 12), (1500, 3), (2880, 2), (3200, 2)])
@@ -369,6 +386,7 @@ def disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     try:
         yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True) and None
     finally:
+        gc.collect()  # what was raised may still hold cells, whose file is mapped into memory
         subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import cellcircuits as cc
+import cellcircuits.tokens
 from cellcircuits.errors import DataError, RunError
 from cellcircuits.tokens import Tokens, load_tokens, save_tokens
 
@@ -188,3 +190,53 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / "tokens.json").write_text(text)
     with pytest.raises(RunError, match="are damaged"):
         load_tokens(tmp_path)
+
+
+def change_arrays(folder: Path, **changes: np.ndarray | None) -> None:
+    """Write the arrays of saved tokens again with some of them changed, or left out (None)."""
+    arrays = load_file(folder / "tokens.safetensors") | changes
+    save_file({name: a for name, a in arrays.items() if a is not None}, folder / "tokens.safetensors")
+
+
+def test_loaded_tokens_stay_on_disk_until_cells_are_taken(tmp_path: Path) -> None:
+    save_tokens(full_tokens(), tmp_path)
+    loaded = load_tokens(tmp_path)
+    assert all(isinstance(a, np.memmap) for a in (loaded.ids, loaded.gene_mask, loaded.values))
+    taken = loaded.take([2, 0])
+    assert not any(isinstance(a, np.memmap) for a in (taken.ids, taken.gene_mask, taken.values, loaded.lengths))
+    assert taken.fingerprint() == full_tokens().take([2, 0]).fingerprint()
+    assert loaded.n_positions == full_tokens().n_positions
+    np.testing.assert_array_equal(loaded.count_genes(), full_tokens().count_genes())
+
+
+def test_many_cells_are_looked_at_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = full_tokens()
+    expected = np.bincount(whole.ids[whole.gene_mask], minlength=len(whole.gene_ids))
+    save_tokens(whole, tmp_path)
+    monkeypatch.setattr(cellcircuits.tokens, "CELLS_AT_A_TIME", 2)
+    for tokens in (load_tokens(tmp_path), full_tokens()):
+        assert (tokens.fingerprint(), tokens.n_positions) == (whole.fingerprint(), whole.n_positions)
+        np.testing.assert_array_equal(tokens.count_genes(), expected)
+        np.testing.assert_array_equal(tokens.lengths, whole.lengths)
+
+
+def test_tokens_without_lengths_are_counted(tmp_path: Path) -> None:
+    """As written by versions before lengths were stored."""
+    save_tokens(full_tokens(), tmp_path)
+    change_arrays(tmp_path, lengths=None)
+    np.testing.assert_array_equal(load_tokens(tmp_path).lengths, full_tokens().lengths)
+
+
+@pytest.mark.parametrize("lengths", [np.array([3, 3, 3]), np.array([4])])
+def test_lengths_that_do_not_fit_are_refused(tmp_path: Path, lengths: np.ndarray) -> None:
+    save_tokens(full_tokens(), tmp_path)
+    change_arrays(tmp_path, lengths=lengths)
+    with pytest.raises(RunError, match="are damaged"):
+        load_tokens(tmp_path)
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    save_tokens(full_tokens(), tmp_path)
+    assert list(load_tokens(tmp_path, columns=["batch"]).obs.columns) == ["batch"]
+    bare = load_tokens(tmp_path, columns=[])
+    assert list(bare.obs.index) == list(full_tokens().obs.index) and len(bare.obs.columns) == 0

@@ -44,19 +44,21 @@ class CleanPass:
 
 @dataclass(frozen=True)
 class AblationEffects:
-    """Effects of a batch of ablations in one cell."""
+    """Effects of a batch of ablations in one cell on one target layer."""
 
     rows: np.ndarray
     """int64 (copy,): index into the (source, direction) pairs asked for."""
-    delta: dict[int, np.ndarray]
-    """{target layer: float64 (readout, copy, target)}: what is measured (see `readouts`)."""
-    clean: dict[int, np.ndarray]
-    """{target layer: float64 (readout, copy, target)}: the same in the clean pass."""
+    layer: int
+    """The target layer."""
+    delta: np.ndarray
+    """float64 (readout, copy, target): what is measured (see `readouts`)."""
+    clean: np.ndarray
+    """float64 (readout, copy, target): the same in the clean pass."""
     removed: np.ndarray
     """float64 (copy, position): activation that was removed."""
     changed: np.ndarray | None
-    """float64 (copy, position): by which share of its norm the state of the highest layer changed; None if only the
-    positions of the removal were looked at."""
+    """float64 (copy, position): by which share of its norm the state of the highest target layer changed; None for the
+    other layers, or if only the positions of the removal were looked at."""
 
 
 class Tracer:
@@ -108,6 +110,7 @@ class Tracer:
     ) -> Iterator[AblationEffects]:
         """Ablate each of `features` that is active in the cell; every target layer must be above `source_layer`.
 
+        Yields the effects of one batch on one target layer after the other, from the lowest to the highest.
         Features that are active nowhere in the cell are skipped. Those with similar numbers of active positions share
         a batch, since its tables are as wide as the largest. `directions` (source, direction, d_model) are removed one
         by one in place of the features' own.
@@ -116,8 +119,8 @@ class Tracer:
         if directions is None:
             directions = sae.W_dec[torch.from_numpy(features)][:, None]
         n_directions = directions.shape[1]
-        code = clean.codes[source_layer].dense(sae.n_features)[:, torch.from_numpy(features)]
-        activations = code * torch.from_numpy(clean.states.cell.gene_mask[0]).to(code.device)[:, None]
+        activations = clean.codes[source_layer].dense(sae.n_features)[:, torch.from_numpy(features)]
+        activations *= torch.from_numpy(clean.states.cell.gene_mask[0]).to(activations.device)[:, None]
         counts = (activations > 0).sum(dim=0).cpu().numpy()
         order = np.argsort(counts, kind="stable")
         active = order[counts[order] > 0]
@@ -125,7 +128,7 @@ class Tracer:
         for rows in self._batches(pairs, np.repeat(counts[active], n_directions), len(activations)):
             source, direction = (torch.from_numpy(part) for part in np.divmod(rows, n_directions))
             vectors = directions[source, direction].to(activations.dtype)
-            yield self._ablate_batch(clean, source_layer, target_layers, rows, activations[:, source].T, vectors)
+            yield from self._ablate_batch(clean, source_layer, target_layers, rows, activations[:, source].T, vectors)
 
     def _batches(self, rows: np.ndarray, counts: np.ndarray, n_positions: int) -> list[np.ndarray]:
         """Split the rows: so many copies of a cell at a time, or, frozen, so many changed positions."""
@@ -143,25 +146,24 @@ class Tracer:
         rows: np.ndarray,
         activations: torch.Tensor,
         directions: torch.Tensor,
-    ) -> AblationEffects:
+    ) -> Iterator[AblationEffects]:
         """`activations` (copy, position) times `directions` (copy, d_model) is what each copy loses."""
         copy, position = activations.nonzero(as_tuple=True)
         at = Positions(copy, position, n_copies=len(rows))
         entering = clean.states.hidden[source_layer][0, at.position]
         changed = entering - activations[at.copy, at.position, None] * directions[at.copy]
-        delta, before, moved = {}, {}, None
+        removed = activations.double().cpu().numpy()
         for layer, states, passed in self._states_above(clean.states, changed, at, source_layer, max(target_layers)):
             if layer not in target_layers:
                 continue
             _check_finite(states, clean.states.cell, layer)
             measured = self._layer(clean, layer, at, states, passed)
-            delta[layer], before[layer] = (
-                part.double().cpu().numpy() for part in measure(measured, self.settings.readouts)
-            )
+            delta, before = (part.double().cpu().numpy() for part in measure(measured, self.settings.readouts))
+            moved = None
             if self.everywhere and layer == max(target_layers):
                 was = clean.states.hidden[layer][0]
                 moved = ((states - was).norm(dim=-1) / was.norm(dim=-1)).double().cpu().numpy()
-        return AblationEffects(rows, delta, before, activations.double().cpu().numpy(), moved)
+            yield AblationEffects(rows, layer, delta, before, removed, moved)
 
     def _states_above(
         self, clean: CleanStates, changed: torch.Tensor, at: Positions, source_layer: int, last: int

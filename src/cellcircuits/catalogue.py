@@ -73,7 +73,7 @@ def name_features(
     settings: AnnotateSettings,
 ) -> dict:
     """Tables features, feature_genes, terms and a summary for one layer."""
-    per_token = np.bincount(tokens.ids[tokens.gene_mask], minlength=len(tokens.gene_ids))
+    per_token = tokens.count_genes()
     genes = top_genes(sums, per_token, settings)
     background = np.flatnonzero(per_token >= settings.min_firings)
     terms = enriched_terms(genes, background, tokens.gene_symbols, collections, settings)

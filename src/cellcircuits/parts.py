@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +62,15 @@ def read_plan(work: Path) -> TracePlan:
         If there is none or it is damaged.
     """
     try:
-        return TracePlan.from_json((work / PLAN_FILE).read_text(encoding="utf-8"))
+        return _parsed_plan((work / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{work / PLAN_FILE} is no plan of a trace, or damaged ({error}). Delete {work}.") from error
+
+
+@lru_cache(maxsize=2)
+def _parsed_plan(text: str) -> TracePlan:
+    """A worker reads the plan for every part; a plan of a million cells takes much longer to parse than to compare."""
+    return TracePlan.from_json(text)
 
 
 def open_plan(plan: TracePlan, work: Path, any_threads: bool = False) -> TracePlan:

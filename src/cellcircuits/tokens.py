@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,18 @@ import pandas as pd
 
 from cellcircuits.errors import DataError, RunError
 
+CELLS_AT_A_TIME = 1024
+"""Cells whose tokens are looked at together where all cells are."""
+CELLS_CHECKED = 64
+"""Cells of a file that are compared with what it says of their lengths; every cell is when it is taken."""
+
 
 @dataclass(frozen=True)
 class Tokens:
     """Tokenised cells.
 
-    Every array is indexed ``(cell, position)`` and padded on the right.
+    Every array is indexed ``(cell, position)`` and padded on the right. Those of a run folder stay on disk: `take`
+    reads the cells that it is asked for.
     """
 
     ids: np.ndarray
@@ -37,8 +44,10 @@ class Tokens:
     """One row per cell, indexed by cell name: the columns of `AnnData.obs` that were kept."""
     info: dict = field(default_factory=dict)
     """Provenance: model name, input mode, coverage report."""
+    known_lengths: InitVar[np.ndarray | None] = None
+    """Lengths that are known already, so that the tokens need not be read for them."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_lengths: np.ndarray | None) -> None:
         if self.ids.ndim != 2:
             raise DataError(f"Tokens need ids of shape (cell, position); found shape {self.ids.shape}.")
         for name in ("gene_mask", "values"):
@@ -47,7 +56,7 @@ class Tokens:
                 raise DataError(f"Tokens.{name} has shape {array.shape}, ids have {self.ids.shape}; they must agree.")
         if len(self.obs) != len(self.ids):
             object.__setattr__(self, "obs", self._default_obs())
-        object.__setattr__(self, "lengths", self._lengths())
+        object.__setattr__(self, "lengths", self._lengths() if known_lengths is None else known_lengths)
 
     lengths: np.ndarray = field(init=False)
     """int64 (cell,): number of tokens of each cell, special tokens included."""
@@ -58,13 +67,29 @@ class Tokens:
         return pd.DataFrame(index=[f"cell_{i}" for i in range(len(self.ids))])
 
     def _lengths(self) -> np.ndarray:
-        real = self.ids != self.pad_id
-        lengths = real.sum(axis=1)
-        if (real != (np.arange(self.ids.shape[1]) < lengths[:, None])).any():
-            raise DataError(f"Padding (token {self.pad_id}) must stand only at the end of a cell.")
+        positions = np.arange(self.ids.shape[1])
+        lengths = np.zeros(len(self.ids), dtype=np.int64)
+        for rows in self._chunks():
+            real = self.ids[rows] != self.pad_id
+            lengths[rows] = real.sum(axis=1)
+            if (real != (positions < lengths[rows, None])).any():
+                raise DataError(f"Padding (token {self.pad_id}) must stand only at the end of a cell.")
         if (lengths == 0).any():
             raise DataError(f"{int((lengths == 0).sum())} cells have no token at all; remove them first.")
         return lengths
+
+    def _chunks(self) -> Iterator[slice]:
+        """All rows, some at a time; those on disk leave the memory again."""
+        for start in range(0, len(self.ids), CELLS_AT_A_TIME):
+            yield slice(start, start + CELLS_AT_A_TIME)
+            self._release()
+
+    def _release(self) -> None:
+        """Pages of files that were read for a few cells would else be counted as this process's memory."""
+        for array in (self.ids, self.gene_mask, self.values):
+            mapped = getattr(array, "base", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     @classmethod
     def from_ids(
@@ -95,13 +120,15 @@ class Tokens:
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         width = int(self.lengths[rows].max()) if len(rows) else 0
-        return replace(
+        taken = replace(
             self,
             ids=self.ids[rows, :width],
             gene_mask=self.gene_mask[rows, :width],
             values=None if self.values is None else self.values[rows, :width],
             obs=self.obs.iloc[rows],
         )
+        self._release()
+        return taken
 
     @property
     def has_padding(self) -> bool:
@@ -111,7 +138,15 @@ class Tokens:
     @property
     def n_positions(self) -> int:
         """Number of gene positions over all cells."""
-        return int(self.gene_mask.sum())
+        return sum(int(self.gene_mask[rows].sum()) for rows in self._chunks())
+
+    def count_genes(self) -> np.ndarray:
+        """int64 (token,): gene positions of each token over all cells."""
+        counts = np.zeros(len(self.gene_ids), dtype=np.int64)
+        for rows in self._chunks():
+            found = np.bincount(self.ids[rows][self.gene_mask[rows]])
+            counts[: len(found)] += found
+        return counts
 
     def fingerprint(self) -> str:
         """sha256 over ids, padding id, gene mask, values and gene ids: the same cells for the model, the same hash."""
@@ -119,7 +154,8 @@ class Tokens:
         for array in (self.ids, self.gene_mask, self.values):
             if array is not None:
                 digest.update(str((array.dtype, array.shape)).encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
+                for rows in self._chunks():
+                    digest.update(np.ascontiguousarray(array[rows]).tobytes())
         digest.update("\n".join(map(str, self.gene_ids)).encode())
         return digest.hexdigest()
 
@@ -128,7 +164,7 @@ def save_tokens(tokens: Tokens, folder: Path) -> None:
     """Write tokens.safetensors, obs.parquet, genes.parquet and tokens.json."""
     from safetensors.numpy import save_file
 
-    arrays = {"ids": tokens.ids, "gene_mask": tokens.gene_mask}
+    arrays = {"ids": tokens.ids, "gene_mask": tokens.gene_mask, "lengths": tokens.lengths}
     if tokens.values is not None:
         arrays["values"] = tokens.values
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "tokens.safetensors")
@@ -148,8 +184,10 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def load_tokens(folder: Path) -> Tokens:
-    """Read what `save_tokens` wrote.
+def load_tokens(folder: Path, columns: Sequence[str] | None = None) -> Tokens:
+    """What `save_tokens` wrote; the tokens stay on disk until cells are taken.
+
+    `columns` of obs are read; None: all.
 
     Raises
     ------
@@ -157,14 +195,14 @@ def load_tokens(folder: Path) -> Tokens:
         If a file is missing or damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     try:
-        arrays = load_file(folder / "tokens.safetensors")
-        obs = pd.read_parquet(folder / "obs.parquet")
+        arrays = _mapped_arrays(folder / "tokens.safetensors")
+        obs = pd.read_parquet(folder / "obs.parquet", columns=None if columns is None else list(columns))
         genes = pd.read_parquet(folder / "genes.parquet")
         record = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-        return Tokens(
+        lengths = arrays.get("lengths")
+        tokens = Tokens(
             ids=arrays["ids"],
             gene_mask=arrays["gene_mask"],
             values=arrays.get("values"),
@@ -173,8 +211,46 @@ def load_tokens(folder: Path) -> Tokens:
             gene_symbols=genes["symbol"].to_numpy(dtype=str),
             obs=obs,
             info=record["info"],
+            known_lengths=None if lengths is None else np.array(lengths),
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        _check_some_lengths(tokens)
+        return tokens
+    except (OSError, ValueError, KeyError, TypeError, DataError, SafetensorError) as error:
         raise RunError(
             f"The cells in {folder} are damaged ({error}). Delete the folder and run `cells` again."
         ) from error
+
+
+def _mapped_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, mapped into memory: read where they are looked at.
+
+    The file begins with the length of its header (8 bytes), then comes the header: JSON with the place of every array.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:  # refuses a file that is cut short or has gaps
+        names = list(file.keys())
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    kinds = {"I32": np.int32, "I64": np.int64, "BOOL": np.bool_, "F32": np.float32}
+    return {
+        name: np.memmap(
+            path,
+            kinds[header[name]["dtype"]],
+            "r",
+            8 + size + header[name]["data_offsets"][0],
+            tuple(header[name]["shape"]),
+        )
+        for name in names
+    }
+
+
+def _check_some_lengths(tokens: Tokens) -> None:
+    """Raise unless some cells are as long as the file says; reading all of them would take long."""
+    if tokens.lengths.shape != (len(tokens),):
+        raise DataError(f"there are {len(tokens)} cells and lengths of {tokens.lengths.shape}")
+    rows = np.unique(np.linspace(0, len(tokens) - 1, min(CELLS_CHECKED, len(tokens))).astype(int))
+    real = tokens.ids[rows] != tokens.pad_id
+    if (real != (np.arange(real.shape[1]) < tokens.lengths[rows, None])).any():
+        raise DataError("cells are not as long as the file says")

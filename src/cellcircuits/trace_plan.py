@@ -76,10 +76,16 @@ class TracePlan:
 
     def groups_of(self, rows: Sequence[int]) -> np.ndarray:
         """int (cell,): groups of cells given by their rows in the run's tokens."""
-        if not self.group_of:
+        if not self.group_of or len(self.groups) == 1:
             return np.zeros(len(rows), dtype=np.int64)
-        known = dict(zip(self.cells, self.group_of, strict=True))
-        return np.array([known[row] for row in rows], dtype=np.int64)
+        known, groups = self._sorted_groups
+        return groups[np.searchsorted(known, rows)]
+
+    @cached_property
+    def _sorted_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sorted rows of the traced cells, group of each): made once, for a plan may have very many parts."""
+        order = np.argsort(self.cells)
+        return np.array(self.cells, dtype=np.int64)[order], np.array(self.group_of, dtype=np.int64)[order]
 
     def parts_of(self, block: int) -> range:
         """Numbers of the parts of one block."""

@@ -75,28 +75,29 @@ def trace_cells(
 
 
 def _accumulate(moments: Moments, effects: AblationEffects, cell: Tokens, group: int) -> None:
-    """Add one cell's effects in place."""
+    """Add one cell's effects on one target layer in place."""
     rows, others = effects.rows, cell.gene_mask[0] & ~(effects.removed > 0)
+    highest, sums = effects.layer == max(moments.sums), moments.sums[effects.layer]
     for readout, name in enumerate(moments.readouts):
         # a cell in which the source is active at every gene position has no others
         seen = others.any(axis=1) if name == "other" else np.ones(len(rows), dtype=bool)
-        moments.n_cells[group, readout, rows[seen]] += 1
-        for layer, delta in effects.delta.items():
-            values = delta[readout, seen]
-            observed = (values, values**2, values > 0, values < 0, effects.clean[layer][readout, seen])
-            for statistic, value in enumerate(observed):
-                moments.sums[layer][statistic, group, readout, rows[seen]] += value
+        # once for all target layers
+        moments.n_cells[group, readout, rows[seen]] += highest
+        values = effects.delta[readout, seen]
+        observed = (values, values**2, values > 0, values < 0, effects.clean[readout, seen])
+        for statistic, value in enumerate(observed):
+            sums[statistic, group, readout, rows[seen]] += value
     if moments.genes is not None and effects.changed is not None:
-        sums = dict(zip(GENE_STATISTICS, moments.genes, strict=True))
+        genes = dict(zip(GENE_STATISTICS, moments.genes, strict=True))
         copy, position = np.nonzero(effects.removed > 0)
         where = rows[copy], cell.ids[0, position]
-        sums["n_removed"][where] += 1
-        sums["sum_removed"][where] += effects.removed[copy, position]
+        genes["n_removed"][where] += 1
+        genes["sum_removed"][where] += effects.removed[copy, position]
         copy, position = np.nonzero(others)
         where, change = (rows[copy], cell.ids[0, position]), effects.changed[copy, position]
-        sums["n_changed"][where] += 1
-        sums["sum_change"][where] += change
-        sums["sum_squared_change"][where] += change**2
+        genes["n_changed"][where] += 1
+        genes["sum_change"][where] += change
+        genes["sum_squared_change"][where] += change**2
 
 
 def trace(

@@ -51,9 +51,7 @@ class EncoderBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Block output for every position; `hidden` (cell, position, d_model), `mask` (cell, 1, 1, position)."""
-        query, key, value = (self._heads(part) for part in self.qkv(hidden).chunk(3, dim=-1))
-        attention = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self._finish_rows(hidden, attention.transpose(1, 2).flatten(-2))
+        return self._finish_rows(hidden, self._attention(hidden, mask))
 
     def read(self, hidden: torch.Tensor, at: Positions, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Block output at the positions `at` alone, (read, d_model): every position is looked at, only these look.
@@ -79,10 +77,8 @@ class EncoderBlock(nn.Module):
 
     def added(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What attention and the feed-forward layers add to the undisturbed input (1, position, d_model)."""
-        query, key, value = (self._heads(part) for part in self.qkv(hidden).chunk(3, dim=-1))
-        attention = self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))[0]
-        middle = self.norm1(hidden[0] + attention)
-        return attention, self.linear2(F.relu(self.linear1(middle)))
+        attention = self.out(self._attention(hidden))[0]
+        return attention, self._feedforward(self.norm1(hidden[0] + attention))
 
     def pass_through(self, rows: torch.Tensor, attention: torch.Tensor, feedforward: torch.Tensor) -> torch.Tensor:
         """Block output for changed inputs `rows` (read, d_model) to which the same is added as before the change."""
@@ -158,8 +154,16 @@ class EncoderBlock(nn.Module):
         return F.linear(x, self.qkv.weight[first * width : last * width], self.qkv.bias[first * width : last * width])
 
     def _finish_rows(self, rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        middle = self.norm1(rows + self.out(attention))
-        return self.norm2(middle + self.linear2(F.relu(self.linear1(middle))))
+        middle = self.norm1(self.out(attention).add_(rows))
+        return self.norm2(self._feedforward(middle).add_(middle))
+
+    def _attention(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What every position sees, (cell, position, d_model); queries, keys and values leave the memory with it."""
+        query, key, value = (self._heads(part) for part in self.qkv(hidden).chunk(3, dim=-1))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(-2)
+
+    def _feedforward(self, middle: torch.Tensor) -> torch.Tensor:
+        return self.linear2(self.linear1(middle).relu_())
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """(cell, position, d_model) to (cell, head, position, d_head)."""
