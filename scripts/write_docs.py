@@ -31,6 +31,11 @@ ROWS = {
     "tested": "One row per pair of source layer and target layer.",
     "attenuation": "One row per pair of source layer and target layer.",
     "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
+    "controls": "One row per kind of direction removed in the place of the sources.",
+    "sweep": "One row per pair of thresholds, for the sources and for random directions.",
+    "sample_size": "One row per source layer and number of groups of cells.",
+    "fidelity": "One row per pair of layers.",
+    "gene_effects": "One row per source and gene, of each source the genes that change most.",
     "signs": "One row per rule: the share of negative effects beside the share that the rule alone makes.",
     "circuits": "One row per ordered pair of different labels that an edge joins.",
     "consensus": "One row per ordered pair of labels that two runs connect. Made by `cellcircuits demo`.",
@@ -73,6 +78,11 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("edges.parquet", "Table `edges`."),
         ("tested.parquet", "Table `tested`."),
         ("signs.parquet", "Table `signs`."),
+        ("controls.parquet", "Table `controls`: what the rules find for control directions; empty without them."),
+        ("sweep.parquet", "Table `sweep`: edges at other thresholds."),
+        ("sample_size.parquet", "Table `sample_size`: edges from fewer cells; empty without groups of cells."),
+        ("fidelity.parquet", "Table `fidelity`: the frozen context against the exact one; empty where not measured."),
+        ("gene_effects.parquet", "Table `gene_effects`; empty without a readout of other positions."),
         ("summary.json", "The rule and the totals."),
     ],
     "findings": [
@@ -186,7 +196,9 @@ after block.
 """,
     "edges": """
 `summary.json`: `rule`, `n_tested` (pairs), `n_responding` (pairs with a delta other than 0 in any cell), `n_edges`,
-`n_sources`, `n_sources_with_too_few_cells`, `signs` (the table `signs`).
+`n_specific` (of them, beyond random directions; null without controls), `readout`, `unit`, `n_sources`,
+`n_sources_with_too_few_cells`, `signs` and `controls` (the tables), `fidelity` (means of `correlation`, `recall`,
+`jaccard` and `sign_agreement` over pairs of layers; null where not measured).
 """,
     "findings": """
 `summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),

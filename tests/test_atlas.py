@@ -63,6 +63,7 @@ def _edges(rng: np.random.Generator) -> pd.DataFrame:
     ends = np.array(sorted(pairs))
     columns: dict[str, Any] = {c.name: rng.normal(size=len(ends)) for c in TABLES["edges"] if c.dtype == "float64"}
     columns |= {c.name: rng.integers(0, 100, len(ends)) for c in TABLES["edges"] if c.dtype == "int64"}
+    columns |= {c.name: rng.random(len(ends)) < 0.5 for c in TABLES["edges"] if c.dtype == "bool"}
     columns |= dict(zip(build.END_COLUMNS, ends.T, strict=True))
     columns["relative_effect"][::7] = np.nan
     columns["snr"][3] = np.inf

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 import cellcircuits as cc
-from cellcircuits.edge_calling import pair_statistics, sign_shares
+from cellcircuits.edge_calling import sign_shares, statistics_of
 from cellcircuits.moments import STATISTICS, Moments
 from cellcircuits.settings import EdgesSettings
 from tests.reference import edge_statistics
@@ -33,7 +33,7 @@ def random_deltas(seed: int, n_cells: int = 40) -> np.ndarray:
 
 def test_every_statistic_equals_the_formula():
     deltas = random_deltas(0)
-    values = pair_statistics(moments_of(deltas), min_cells=20)[1]
+    values = statistics_of(moments_of(deltas), EdgesSettings())[1]
     for source in range(4):
         for target in range(30):
             for name, expected in edge_statistics(list(deltas[:, source, target])).items():
@@ -42,7 +42,7 @@ def test_every_statistic_equals_the_formula():
 
 def test_p_values_are_those_of_scipy():
     deltas = random_deltas(1)
-    values = pair_statistics(moments_of(deltas), min_cells=20)[1]
+    values = statistics_of(moments_of(deltas), EdgesSettings())[1]
     np.testing.assert_allclose(values["p_value"], scipy_stats.ttest_1samp(deltas, 0, axis=0).pvalue, rtol=1e-8)
 
 
@@ -50,7 +50,7 @@ def test_q_values_are_over_all_targets_of_all_layers():
     deltas = random_deltas(2)
     first, second = moments_of(deltas[:, :, :10]), moments_of(deltas[:, :, 10:])
     both = Moments(0, first.source_features, first.n_cells, {1: first.sums[1], 2: second.sums[1]})
-    values = pair_statistics(both, min_cells=20)
+    values = statistics_of(both, EdgesSettings())
     p = np.concatenate([values[1]["p_value"].ravel(), values[2]["p_value"].ravel()])
     order = np.argsort(p)
     q = np.empty_like(p)
@@ -90,7 +90,7 @@ def test_published_rule_favours_negative_edges():
     rng = np.random.default_rng(0)
     sign = rng.choice([-1, 1], size=(1, 5, 200))
     deltas = (rng.random((60, 5, 200)) < 0.5) * sign * rng.uniform(0.5, 1, size=(60, 5, 200))
-    signs = sign_shares([moments_of(deltas)], EdgesSettings()).set_index("rule")
+    signs = sign_shares([[lambda: moments_of(deltas)]], EdgesSettings()).set_index("rule")
     assert signs.loc["published", "share_negative"] > 0.95
     assert signs.loc["published", "chance_share"] > 0.95
     assert signs.loc["calibrated", "share_negative"] == pytest.approx(0.5, abs=0.1)

@@ -157,7 +157,7 @@ def threads_inside(number: int) -> int:
 @pytest.mark.slow
 def test_a_real_model_gives_the_same_bytes_everywhere(demo_run, cluster, monkeypatch):
     """Real matrix products, several blocks, and two threads where Dask starts its workers with one."""
-    monkeypatch.setattr(planning, "MEGABYTE", 100)  # 1024 of them: the sums of two sources of layer 0
+    monkeypatch.setattr(planning, "MEGABYTE", 300)  # 1024 of them: the sums of two sources of layer 0
     retrace(demo_run)
     whole = moments_files(demo_run)
     assert list(whole) == [f"moments_L{layer}.safetensors" for layer in ("00_B0000", "00_B0001", "02_B0002")]

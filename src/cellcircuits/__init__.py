@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cellcircuits.sae import TopKSAE, load_saes
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
-    from cellcircuits.tracing import trace
+    from cellcircuits.tracing import trace, trace_controls
 
 _HOMES = {
     "CellCircuitsError": "errors",
@@ -40,6 +40,7 @@ _HOMES = {
     "open_run": "opened",
     "read_settings": "settings",
     "trace": "tracing",
+    "trace_controls": "tracing",
     "write_settings": "settings",
 }
 
@@ -59,6 +60,7 @@ __all__ = [
     "open_run",
     "read_settings",
     "trace",
+    "trace_controls",
     "write_settings",
 ]
 __version__ = version("cellcircuits")

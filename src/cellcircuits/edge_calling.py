@@ -1,13 +1,17 @@
-"""From moments to edges: effect, signs, p, q, and the two rules.
+"""From moments to edges: the two rules and the two verdicts.
 
 published    |mean/sd| > 0.5 and max(n+, n - n+)/n > 0.7, at least two cells (Kendiukhov 2026). Zeros count as
              negative, so the rule favours negative edges.
 calibrated   q <= 0.05, at least 20 cells, |mean/sd| > 0.5, and at least 70 % of the RESPONDING cells with the sign of
              the mean. Turning all signs around gives the same edges.
+
+Verdicts of an edge: it exists (the effect differs from zero; the rule), and it is specific (the effect is beyond what
+random directions of the same norm do to this target; needs the moments of control directions).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,16 +19,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellcircuits.moments import Moments
+from cellcircuits.moments import ALL, Moments
+from cellcircuits.pair_statistics import Statistics, pair_statistics
+from cellcircuits.robustness import heterogeneity, stability
 from cellcircuits.settings import EdgesSettings
-from cellcircuits.stats import benjamini_hochberg, cluster_bootstrap, one_sample_t
-from cellcircuits.tables import make_table
+from cellcircuits.specificity import Specificity, specificity
+from cellcircuits.stats import benjamini_hochberg, cluster_bootstrap
+from cellcircuits.tables import EDGES, make_table
 
 PUBLISHED_MIN_CELLS = 2
 BOOTSTRAP_DRAWS = 500
+Blocks = Sequence[Callable[[], Moments]]
+"""Functions that give the moments of the blocks of sources of one layer, one at a time."""
 
 
-def edges(moments: Moments, settings: EdgesSettings | None = None, **changes: Any) -> pd.DataFrame:
+def edges(
+    moments: Moments,
+    settings: EdgesSettings | None = None,
+    *,
+    controls: Moments | None = None,
+    group: str = ALL,
+    **changes: Any,
+) -> pd.DataFrame:
     """Edges of one source layer: all tested pairs that pass the rule, with no limit to their number.
 
     Parameters
@@ -33,119 +49,173 @@ def edges(moments: Moments, settings: EdgesSettings | None = None, **changes: An
         Sums over cells, from `trace`.
     settings, changes
         `EdgesSettings`, or single fields of it, for example `rule="published"`.
+    controls
+        Moments of control directions in the place of the same sources, from `trace_controls`; without them nothing is
+        said on whether an edge is specific.
+    group
+        Use the cells of this group alone.
 
     Returns
     -------
     pandas.DataFrame
-        One row per edge with the columns of `tables.EDGES`, in order of target layer, source and target. The unit of
-        observation is the cell. `mean_delta` is ablated - clean: negative means that the source supports the target.
+        One row per edge with the columns of `tables.EDGES`, in order of target layer, source and target.
+        `mean_delta` is ablated - clean: negative means that the source supports the target.
+
+    Raises
+    ------
+    ValueError
+        If the moments lack the readout or the groups asked for.
     """
     settings = EdgesSettings(**{**vars(settings or EdgesSettings()), **changes})
-    statistics = pair_statistics(moments, settings.min_cells)
-    passing = {layer: call_edges(values, settings) for layer, values in statistics.items()}
-    parts = [_rows(moments, layer, statistics[layer], passing[layer]) for layer in statistics]
-    return make_table("edges", pd.concat(parts, ignore_index=True))
+    beyond = None if controls is None else specificity(controls, settings.readout)
+    return edges_of_layer([lambda: moments], settings, beyond, group)
 
 
-def pair_statistics(moments: Moments, min_cells: int) -> dict[int, dict[str, np.ndarray]]:
-    """{target layer: {column: (source, target)}} for every pair; `tested` marks those with enough cells."""
-    n = moments.cells()[:, None].astype(float)
-    result = {}
-    for layer in moments.sums:
-        mean, sd = moments.mean(layer), moments.sd(layer)
-        positive, negative = moments.statistic(layer, "n_positive"), moments.statistic(layer, "n_negative")
-        clean, responding = moments.mean_clean(layer), positive + negative
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result[layer] = {
-                "n_cells": np.broadcast_to(n, mean.shape),
-                "n_positive": positive,
-                "n_negative": negative,
-                "mean_delta": mean,
-                "sd_delta": sd,
-                "snr": moments.snr(layer),
-                "clean_activation": clean,
-                "relative_effect": np.where(clean > 0, mean / clean, np.nan),
-                "sign_agreement": _sign_agreement(mean, positive, negative),
-                "responding_fraction": responding / np.maximum(n, 1),
-                "consistency_published": np.maximum(positive, n - positive) / np.maximum(n, 1),
-                "p_value": one_sample_t(mean, sd, n),
-                "tested": np.broadcast_to(n >= min_cells, mean.shape),
-            }
-    _add_q_values(result)
-    return result
+def edges_of_layer(
+    blocks: Blocks, settings: EdgesSettings, beyond: dict[int, Specificity] | None, group: str = ALL
+) -> pd.DataFrame:
+    """Edges of all sources of one layer, of which one block at a time is in memory.
+
+    `beyond` holds the sources in the order of the blocks.
+    """
+    found = [
+        _rows(moments, layer, values, settings)
+        for moments, statistics in judged(blocks, settings, beyond, group)
+        for layer, values in statistics.items()
+    ]
+    table = pd.concat(found, ignore_index=True)
+    p = table.pop("heterogeneity_p").to_numpy()
+    table["heterogeneity_q"] = np.nan
+    known = ~np.isnan(p)
+    table.loc[known, "heterogeneity_q"] = benjamini_hochberg(p[known])
+    order = ["target_layer", "source_feature", "target_feature"]
+    return make_table("edges", table.sort_values(order, ignore_index=True))
 
 
-def _sign_agreement(mean: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Share of responding cells whose sign is that of the mean; 0 where no cell responds."""
-    agreeing = np.where(mean > 0, positive, np.where(mean < 0, negative, 0.0))
-    return agreeing / np.maximum(positive + negative, 1)
+def judged(
+    blocks: Blocks, settings: EdgesSettings, beyond: dict[int, Specificity] | None = None, group: str = ALL
+) -> Iterator[tuple[Moments, dict[int, Statistics]]]:
+    """The statistics of each block of sources of one layer, with q over all of them.
+
+    Every block is loaded twice: q needs the p of all pairs, so they are gathered first.
+    """
+    verdicts = _Verdicts(settings, beyond)
+    for load in blocks:
+        verdicts.gather(pair_statistics(load(), settings, group))
+    verdicts.correct()
+    for number, load in enumerate(blocks):
+        moments = load()
+        yield moments, verdicts.apply(number, pair_statistics(moments, settings, group))
 
 
-def _add_q_values(statistics: dict[int, dict[str, np.ndarray]]) -> None:
-    """q over all tested pairs of the source layer together; 1 where a pair has too few cells to be tested."""
-    tested = np.concatenate([v["tested"].ravel() for v in statistics.values()])
-    p = np.concatenate([v["p_value"].ravel() for v in statistics.values()])
-    q = np.ones_like(p)
-    q[tested] = benjamini_hochberg(p[tested])
-    splits = np.cumsum([v["p_value"].size for v in statistics.values()])[:-1]
-    for values, part in zip(statistics.values(), np.split(q, splits), strict=True):
-        values["q_value"] = part.reshape(values["p_value"].shape)
+class _Verdicts:
+    """q values over all tested pairs of a source layer, gathered and given back block by block."""
+
+    def __init__(self, settings: EdgesSettings, beyond: dict[int, Specificity] | None) -> None:
+        self.settings, self.beyond = settings, beyond
+        self.tested: list[np.ndarray] = []
+        self.p: dict[str, list[np.ndarray]] = {"q_value": [], "specific_q": []}
+        self.first_source = [0]
+
+    def gather(self, statistics: dict[int, Statistics]) -> None:
+        """Take the p of the next block."""
+        first = self.first_source[-1]
+        for layer, values in statistics.items():
+            self.tested.append(values["tested"].ravel())
+            self.p["q_value"].append(values["p_value"].ravel())
+            n = len(values["p_value"])
+            if self.beyond is not None:
+                self.p["specific_q"].append(self.beyond[layer].p[first : first + n].ravel())
+        self.first_source.append(first + n)
+
+    def correct(self) -> None:
+        """Benjamini-Hochberg over all tested pairs; 1 where a pair has too few units to be tested."""
+        tested, sizes = np.concatenate(self.tested), [part.size for part in self.tested]
+        self.q = {}
+        for name, parts in self.p.items():
+            if parts:
+                q = np.ones(tested.size)
+                q[tested] = benjamini_hochberg(np.concatenate(parts)[tested])
+                self.q[name] = np.split(q, np.cumsum(sizes)[:-1])
+
+    def apply(self, block: int, statistics: dict[int, Statistics]) -> dict[int, Statistics]:
+        """Add q_value and the verdict on specificity to the statistics of a block."""
+        first, last = self.first_source[block : block + 2]
+        for place, (layer, values) in enumerate(statistics.items(), start=block * len(statistics)):
+            shape = values["p_value"].shape
+            nothing = np.full(shape, np.nan)
+            values["q_value"] = self.q["q_value"][place].reshape(shape)
+            values["specific_z"] = nothing if self.beyond is None else self.beyond[layer].z[first:last]
+            values["specific_q"] = nothing if self.beyond is None else self.q["specific_q"][place].reshape(shape)
+            values["specific"] = values["specific_q"] <= self.settings.max_q
+        return statistics
 
 
-def call_edges(values: dict[str, np.ndarray], settings: EdgesSettings) -> np.ndarray:
+def call_edges(values: Statistics, settings: EdgesSettings) -> np.ndarray:
     """bool (source, target): which pairs pass the rule."""
     strong = np.abs(values["snr"]) > settings.min_snr
     if settings.rule == "published":
-        enough = values["n_cells"] >= PUBLISHED_MIN_CELLS
+        enough = values["n_units"] >= PUBLISHED_MIN_CELLS
         return strong & enough & (values["consistency_published"] > settings.min_agreement)
-    return (
+    passing = (
         strong
         & values["tested"]
         & (values["q_value"] <= settings.max_q)
         & (values["sign_agreement"] >= settings.min_agreement)
     )
+    return passing & values["specific"] if settings.require_specific else passing
+
+
+def statistics_of(moments: Moments, settings: EdgesSettings) -> dict[int, Statistics]:
+    """The statistics of all sources of a layer with q, without a verdict on specificity."""
+    ((_, statistics),) = judged([lambda: moments], settings)
+    return statistics
 
 
 def count_edges(moments: Moments, settings: EdgesSettings) -> np.ndarray:
-    """Number of edges of each source, int (source,)."""
-    statistics = pair_statistics(moments, settings.min_cells)
-    return np.sum([call_edges(values, settings).sum(axis=1) for values in statistics.values()], axis=0)
+    """Number of edges of each source, int (source,), without the verdict on specificity."""
+    rule = replace(settings, require_specific=False)
+    return np.sum([call_edges(v, rule).sum(axis=1) for v in statistics_of(moments, rule).values()], axis=0)
 
 
-def _rows(moments: Moments, layer: int, values: dict[str, np.ndarray], passing: np.ndarray) -> pd.DataFrame:
-    source, target = np.nonzero(passing)
+def _rows(moments: Moments, layer: int, values: Statistics, settings: EdgesSettings) -> pd.DataFrame:
+    source, target = np.nonzero(call_edges(values, settings))
     columns: dict[str, Any] = {
         "source_layer": np.full(len(source), moments.source_layer),
         "source_feature": moments.source_features[source],
         "target_layer": np.full(len(source), layer),
         "target_feature": target,
     }
-    columns |= {name: array[source, target] for name, array in values.items() if name != "tested"}
+    wanted = {column.name for column in EDGES}
+    columns |= {name: array[source, target] for name, array in values.items() if name in wanted}
+    pairs = source, target
+    columns["heterogeneity_p"] = heterogeneity(moments, layer, settings.readout, pairs)
+    columns["stability"] = stability(moments, layer, settings, pairs)
     return pd.DataFrame(columns)
 
 
 def count_pairs(moments: Moments, settings: EdgesSettings) -> pd.DataFrame:
-    """Per target layer: sources and pairs that could be tested, and those that respond in any cell."""
-    minimum = PUBLISHED_MIN_CELLS if settings.rule == "published" else settings.min_cells
-    enough = moments.cells() >= minimum
+    """Per target layer: sources and pairs that could be tested, and those that respond in any unit."""
     rows = []
-    for layer, sums in moments.sums.items():
-        responding = (moments.statistic(layer, "n_positive") + moments.statistic(layer, "n_negative")) > 0
+    for layer, values in pair_statistics(moments, settings).items():
+        published = values["n_units"] >= PUBLISHED_MIN_CELLS
+        enough = published if settings.rule == "published" else values["tested"]
+        responding = (values["n_positive"] + values["n_negative"]) > 0
         rows.append(
             {
                 "source_layer": moments.source_layer,
                 "target_layer": layer,
-                "n_sources": int(enough.sum()),
-                "n_tested": int(enough.sum()) * sums.shape[-1],
-                "n_responding": int(responding[enough].sum()),
+                "n_sources": int(enough.any(axis=1).sum()),
+                "n_tested": int(enough.sum()),
+                "n_responding": int((enough & responding).sum()),
             }
         )
     return make_table("tested", pd.DataFrame(rows))
 
 
-def mirrored(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same statistics if every cell's delta had the other sign (those on which the rules depend)."""
-    n, positive, negative = values["n_cells"], values["n_negative"], values["n_positive"]
+def mirrored(values: Statistics) -> Statistics:
+    """The same statistics if every unit's delta had the other sign (those on which the rules depend)."""
+    n, positive, negative = values["n_units"], values["n_negative"], values["n_positive"]
     return values | {
         "n_positive": positive,
         "n_negative": negative,
@@ -159,22 +229,25 @@ def _weighted_share(values: np.ndarray, weights: np.ndarray) -> float:
     return float((weights * values).sum() / max(weights.sum(), 1))
 
 
-def sign_shares(totals: list[Moments], settings: EdgesSettings, seed: int = 0) -> pd.DataFrame:
+def sign_shares(layers: Sequence[Blocks], settings: EdgesSettings, seed: int = 0) -> pd.DataFrame:
     """Share of negative edges under both rules, each beside the share that the rule itself makes.
+
+    `layers` are the blocks of each source layer.
 
     The chance share keeps the size of every effect and gives it a random sign: a rule that treats both signs alike
     has 0.5. The interval resamples sources.
     """
     rows = []
     for rule in ("published", "calibrated"):
-        chosen = replace(settings, rule=rule)
+        chosen = replace(settings, rule=rule, require_specific=False)
         negative, clusters, passes = [], [], {"negative": 0, "positive": 0}
-        for moments in totals:
-            for values in pair_statistics(moments, settings.min_cells).values():
+        for moments, statistics in (found for blocks in layers for found in judged(blocks, chosen)):
+            for values in statistics.values():
                 called = call_edges(values, chosen)
                 sign = np.sign(values["mean_delta"])
                 negative.append(sign[called] < 0)
-                clusters.append(np.nonzero(called)[0] + 1_000_000 * moments.source_layer)
+                features = moments.source_features[np.nonzero(called)[0]]
+                clusters.append(features + 1_000_000 * moments.source_layer)
                 turned = call_edges(mirrored(values), chosen)
                 passes["negative"] += int((called & (sign < 0)).sum() + (turned & (sign > 0)).sum())
                 passes["positive"] += int((called & (sign > 0)).sum() + (turned & (sign < 0)).sum())

@@ -141,11 +141,11 @@ class Moments:
             genes=None,
         )
 
-    def of_group(self, group: str) -> Moments:
-        """The moments of one group of cells alone."""
-        index = [self.groups.index(group)]
+    def of_groups(self, names: Sequence[str]) -> Moments:
+        """The moments of some groups of cells alone."""
+        index = [self.groups.index(name) for name in names]
         sums = {layer: values[:, index] for layer, values in self.sums.items()}
-        return replace(self, n_cells=self.n_cells[index], sums=sums, groups=(group,), genes=None)
+        return replace(self, n_cells=self.n_cells[index], sums=sums, groups=tuple(names), genes=None)
 
     def of_sources(self, rows: np.ndarray) -> Moments:
         """The moments of some of the sources: `rows` are positions in `source_features`."""

@@ -82,6 +82,31 @@ class OpenRun(Run):
         return self._table("edges", "tested")
 
     @cached_property
+    def controls(self) -> pd.DataFrame:
+        """What the rules find for control directions, beside the sources."""
+        return self._table("edges", "controls")
+
+    @cached_property
+    def fidelity(self) -> pd.DataFrame:
+        """The frozen context against the exact one."""
+        return self._table("edges", "fidelity")
+
+    @cached_property
+    def sweep(self) -> pd.DataFrame:
+        """Edges at other thresholds."""
+        return self._table("edges", "sweep")
+
+    @cached_property
+    def sample_size(self) -> pd.DataFrame:
+        """Edges from fewer cells, where cells are grouped."""
+        return self._table("edges", "sample_size")
+
+    @cached_property
+    def gene_effects(self) -> pd.DataFrame:
+        """Genes whose state changes although the source is not active at them."""
+        return self._table("edges", "gene_effects")
+
+    @cached_property
     def findings(self) -> Findings:
         """Answers to the biological questions."""
         return Findings(self)

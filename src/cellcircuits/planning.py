@@ -75,8 +75,10 @@ def control_plan(
     """
     if settings.n_controls == 0:
         return None
+    exact = settings.control_context == "exact" or not has_frozen_context
+    readouts = CONTROL_READOUTS + (["other"] if exact and "other" in settings.readouts else [])
     widths = {int(layer): int(size) for layer, size in features.groupby("layer").size().items()}
-    n_sums = len(CONTROL_READOUTS) * (1 + settings.n_controls)
+    n_sums = len(readouts) * (1 + settings.n_controls)
     source_bytes = _source_bytes(widths, main.targets, n_sums)
     matched = {
         layer: match_firing_rates(features[features["layer"] == layer], chosen, settings.matched_features)
@@ -86,8 +88,8 @@ def control_plan(
         main,
         blocks=split_into_blocks(main.sources, source_bytes, settings.block_megabytes * MEGABYTE),
         cells_per_part=max(main.cells_per_part, -(-len(main.cells) // CONTROL_PARTS)),
-        context="frozen" if has_frozen_context else "exact",
-        readouts=CONTROL_READOUTS,
+        context="exact" if exact else "frozen",
+        readouts=readouts,
         groups=[ALL],
         group_of=[0] * len(main.cells),
         n_random=settings.random_directions,

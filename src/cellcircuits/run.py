@@ -35,7 +35,7 @@ INPUTS = {
     "train": ("cells",),
     "annotate": ("cells", "train"),
     "trace": ("cells", "train"),
-    "edges": ("trace",),
+    "edges": ("cells", "trace"),
     "findings": ("cells", "annotate", "trace", "edges"),
     "atlas": ("annotate", "trace", "edges", "findings"),
 }

@@ -194,6 +194,9 @@ class TraceSettings:
     verdict on whether an edge is specific."""
     matched_features: int = 4
     """Control directions per source: those of other features, of the nearest firing rates."""
+    control_context: Literal["frozen", "exact"] = "frozen"
+    """Context in which control directions are traced. "exact" costs as much per direction as the source itself, and is
+    needed for a verdict on effects at other positions."""
     group_by: str = ""
     """obs column for whose labels sums are kept apart (cell type, donor, batch, guide), or "fold" for random folds;
     memory and disk grow with the number of labels. Empty: no groups."""
@@ -259,18 +262,27 @@ class EdgesSettings:
     rule: Literal["calibrated", "published"] = "calibrated"
     """"calibrated": q, number of cells, mean/sd and sign agreement among responding cells. "published": |mean/sd| and
     the consistency of Kendiukhov 2026, which counts zeros as negative."""
+    readout: Readout = "source"
+    """Readout at which an effect must exist."""
+    unit: Literal["cell", "group"] = "cell"
+    """Unit of observation: cells, or the groups of trace.group_by (donor, batch, guide), each by its mean."""
     max_q: float = 0.05
-    """Largest Benjamini-Hochberg q, over all targets tested from one source layer."""
+    """Largest Benjamini-Hochberg q, over all targets tested from one source layer; of both verdicts, `exists` and
+    `specific`."""
     min_cells: int = 20
     """Fewest cells in which the source is active."""
+    min_groups: int = 6
+    """Fewest groups in which the source is active, where groups are the unit."""
     min_snr: float = 0.5
-    """|mean / sd| over cells must be above this (both rules)."""
+    """|mean / sd| over units must be above this (both rules)."""
     min_agreement: float = 0.7
-    """Calibrated: share of responding cells with the sign of the mean, at least. Published: consistency above this."""
+    """Calibrated: share of responding units with the sign of the mean, at least. Published: consistency above this."""
+    require_specific: bool = False
+    """Calibrated: call only edges that are also beyond random directions of the same norm."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, *PROBABILITY, "max_q", "min_agreement")
-        _check_ranges(self, 2, inf, "min_cells")
+        _check_ranges(self, 2, inf, "min_cells", "min_groups")
         _check_ranges(self, 0, inf, "min_snr")
 
 

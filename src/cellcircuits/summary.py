@@ -66,7 +66,31 @@ def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
             f"{row['share_negative']:.1%} [{row['interval_low']:.1%}, {row['interval_high']:.1%}]"
             f" (the rule alone makes {row['chance_share']:.1%})"
         )
+    return numbers | _control_numbers(run) | _fidelity_numbers(summary)
+
+
+def _control_numbers(run: OpenRun) -> dict[str, str | int | float]:
+    """What the rules find for the sources beside what they find for control directions, all in the same context."""
+    names = {"own": "sources", "random": "random directions", "feature": "directions of other features"}
+    numbers: dict[str, str | int | float] = {}
+    for row in run.controls.to_dict("records"):
+        specific = "" if row["edges_specific"] != row["edges_specific"] else f"; specific {row['edges_specific']:,.0f}"
+        numbers[f"{names[row['direction']]} ({row['context']})"] = (
+            f"published rule {row['edges_published']:,.0f}; exist {row['edges_exist']:,.0f} "
+            f"({row['share_exist']:.1%} of tested pairs){specific}"
+        )
     return numbers
+
+
+def _fidelity_numbers(summary: dict) -> dict[str, str | int | float]:
+    found = summary["fidelity"]
+    if found is None:
+        return {}
+    text = (
+        f"correlation of effects {found['correlation']:.3f}, edges found {found['recall']:.0%}, "
+        f"Jaccard {found['jaccard']:.2f}, same sign {found['sign_agreement']:.1%}"
+    )
+    return {"frozen against exact context": text}
 
 
 def _span(values: pd.Series, form: str = ".2f") -> str:

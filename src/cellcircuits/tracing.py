@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cellcircuits.ablate import AblationEffects, Tracer
+from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
 from cellcircuits.models.base import Model
 from cellcircuits.moments import ALL, GENE_STATISTICS, OWN, Moments
@@ -164,3 +165,51 @@ def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: 
             f"{above or 'none'}, asked for were {wrong or list(target_layers or [])}."
         )
     return chosen
+
+
+def trace_controls(
+    model: Model,
+    cells: Tokens,
+    saes: dict[int, TopKSAE],
+    source_layer: int,
+    features: Sequence[int],
+    target_layers: Sequence[int] | None = None,
+    *,
+    n_random: int = TraceSettings.random_directions,
+    context: Literal["exact", "frozen"] = "frozen",
+    readouts: Sequence[Readout] = ("source", "computed"),
+    seed: int = 0,
+) -> Moments:
+    """Remove, in place of each feature, its own direction and random ones of the same norm: the controls of `edges`.
+
+    Each random direction is fixed over positions and cells. The arguments are those of `trace`; `n_random` is the
+    number of random directions. In a run, `trace.random_directions` and `trace.matched_features` do the same.
+
+    Returns
+    -------
+    Moments
+        With several directions per source: "own", "random 0", ...
+
+    Raises
+    ------
+    SettingsError, ModelError
+        As `trace` does.
+    """
+    chosen = np.asarray(features, dtype=np.int64)
+    targets = targets_above(source_layer, target_layers, saes)
+    settings = replace(TraceSettings(context=context), readouts=list(readouts))
+    matched = np.zeros((len(chosen), 0), dtype=np.int64)
+    vectors = control_directions(saes[source_layer], source_layer, chosen, matched, n_random, seed)
+    names = direction_names(n_random, 0)
+    found = trace_cells(
+        model,
+        cells,
+        saes,
+        {source_layer: chosen},
+        {source_layer: targets},
+        settings,
+        None,
+        {source_layer: vectors},
+        names,
+    )
+    return found[source_layer]

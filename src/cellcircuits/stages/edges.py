@@ -1,41 +1,161 @@
-"""Stage `edges`: call edges from the moments of a trace. Needs no torch."""
+"""Stage `edges`: call edges from the moments of a trace, and say what control directions make. Needs no torch."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cellcircuits.edge_calling import count_pairs, edges, sign_shares
-from cellcircuits.moments import load_trace
+from cellcircuits.control_table import control_counts, control_table, sample_size_curve, sweep
+from cellcircuits.edge_calling import Blocks, count_pairs, edges_of_layer, sign_shares
+from cellcircuits.errors import RunError
+from cellcircuits.fidelity import fidelity
+from cellcircuits.gene_effects import gene_effects
+from cellcircuits.moments import Moments, load_moments, trace_files
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
-from cellcircuits.tables import write_table
+from cellcircuits.settings import EdgesSettings
+from cellcircuits.specificity import Specificity, specificity
+from cellcircuits.tables import TABLES, make_table, write_table
+
+Parts = dict[str, list[pd.DataFrame]]
+"""Tables of the stage by name, in pieces."""
+NAMES = ("edges", "tested", "signs", "controls", "sweep", "sample_size", "fidelity", "gene_effects")
 
 
 def edges_stage(run: Run, progress: Progress) -> None:
     """Call edges from the run's moments; write `edges/`."""
-    run.require("trace")
-    settings, totals = run.settings.edges, load_trace(run.path("trace"))
-    with progress.task("Calling edges", len(totals)) as advance:
-        found = []
-        for moments in totals:
-            found.append(edges(moments, settings))
-            advance(1)
-    table = pd.concat(found, ignore_index=True)
-    tested = pd.concat([count_pairs(moments, settings) for moments in totals], ignore_index=True)
-    signs = sign_shares(totals, settings)
-    summary = {
+    run.require("cells", "trace")
+    tables = {name: _joined(name, parts) for name, parts in call_trace(run, progress).items()}
+    summary = _summary(tables, run)
+    with run.writing("edges", summary=summary) as out:
+        for name, table in tables.items():
+            write_table(name, table, out)
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def call_trace(run: Run, progress: Progress) -> Parts:
+    """Every table, layer by layer; of the sources one block is in memory at a time, of controls one layer."""
+    settings, folder = run.settings.edges, run.path("trace")
+    symbols = pd.read_parquet(run.path("cells") / "genes.parquet")["symbol"].to_numpy(dtype=str)
+    blocks = {layer: [partial(load_moments, path) for path in paths] for layer, paths in trace_files(folder).items()}
+    controls = trace_files(folder, "controls")
+    parts: Parts = {name: [] for name in NAMES}
+    counts = []
+    try:
+        with progress.task("Calling edges", len(blocks)) as advance:
+            for layer, loads in blocks.items():
+                beyond = None
+                if layer in controls:
+                    counts.append(_judge_controls(_load_layer(controls[layer]), settings, parts))
+                    beyond = specificity(_load_layer(controls[layer]), settings.readout)
+                _call_layer(loads, beyond, settings, symbols, parts)
+                _compare_contexts(run, layer, parts)
+                advance(1)
+        parts["signs"].append(sign_shares(list(blocks.values()), settings))
+    except ValueError as error:
+        raise RunError(f"The trace in {folder} cannot be read as [edges] asks: {error}") from error
+    if counts:
+        parts["controls"].append(control_table(counts, _context_of(run, "controls")))
+    return parts
+
+
+def _load_layer(paths: Sequence[Path]) -> Moments:
+    return Moments.join([load_moments(path) for path in paths])
+
+
+def _judge_controls(controls: Moments, settings: EdgesSettings, parts: Parts) -> pd.DataFrame:
+    """Counts of edges of every direction; random ones also go into the sweep of thresholds."""
+    random = [i for i, name in enumerate(controls.directions) if name.startswith("random")]
+    swept = [sweep(controls.of_direction(i), settings, "random") for i in random]
+    if swept:
+        mean = swept[0].assign(edges=np.mean([part["edges"] for part in swept], axis=0))
+        parts["sweep"].append(mean)
+    return control_counts(controls, settings)
+
+
+def _call_layer(
+    blocks: Blocks,
+    beyond: dict[int, Specificity] | None,
+    settings: EdgesSettings,
+    symbols: np.ndarray,
+    parts: Parts,
+) -> None:
+    """Edges of one source layer, and what is counted of its pairs."""
+    parts["edges"].append(edges_of_layer(blocks, settings, beyond))
+    for load in blocks:
+        moments = load()
+        parts["tested"].append(count_pairs(moments, settings))
+        parts["sweep"].append(sweep(moments, settings))
+        parts["sample_size"].append(sample_size_curve(moments, settings))
+        parts["gene_effects"].append(gene_effects(moments, symbols, settings.min_cells))
+
+
+def _compare_contexts(run: Run, layer: int, parts: Parts) -> None:
+    """What the frozen context leaves out, from sources traced in both; controls hold the sources' own direction."""
+    folder, settings = run.path("trace"), run.settings.edges
+    exact, frozen = (trace_files(folder, kind).get(layer, []) for kind in ("exact", "frozen"))
+    controls = trace_files(folder, "controls").get(layer, [])
+    if exact and frozen:
+        parts["fidelity"].append(fidelity(_load_layer(exact), _load_layer(frozen), settings))
+    elif run.settings.trace.context == "exact" and controls and _context_of(run, "controls") == "frozen":
+        own = _load_layer(controls).of_direction(0)
+        parts["fidelity"].append(fidelity(_load_layer(trace_files(folder)[layer]), own, settings))
+
+
+def _context_of(run: Run, kind: str) -> str:
+    plan = json.loads((run.path("trace") / f"{kind}_plan.json").read_text(encoding="utf-8"))
+    return plan["context"]
+
+
+def _joined(name: str, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table; pieces that count the same thing in several blocks or layers are added."""
+    added = {"tested": ["source_layer", "target_layer"], "sweep": ["direction", "min_snr", "min_agreement"]}
+    if not parts:
+        return make_table(name, pd.DataFrame({column.name: [] for column in TABLES[name]}))
+    table = pd.concat(parts, ignore_index=True)
+    if name in added:
+        table = table.groupby(added[name], sort=False).sum().reset_index()
+    if name == "sample_size":
+        table = _added_sample_sizes(table)
+    return make_table(name, table)
+
+
+def _added_sample_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """Blocks of a layer together."""
+    how = {"n_cells": "max", "n_edges": "sum", "n_kept": "sum"}
+    added = table.groupby(["source_layer", "n_groups"]).agg(how).reset_index()
+    everything = added.groupby("source_layer")["n_edges"].transform("last")
+    return added.assign(recall=added["n_kept"] / everything.clip(lower=1))
+
+
+def _summary(tables: dict[str, pd.DataFrame], run: Run) -> dict[str, Any]:
+    settings, tested, found = run.settings.edges, tables["tested"], tables["edges"]
+    sources = pd.read_parquet(run.path("trace") / "sources.parquet")
+    known = found["specific_q"].notna().any()
+    return {
         "rule": settings.rule,
+        "readout": settings.readout,
+        "unit": settings.unit,
         "n_tested": int(tested["n_tested"].sum()),
         "n_responding": int(tested["n_responding"].sum()),
-        "n_edges": len(table),
-        "n_sources": int(sum(len(moments.source_features) for moments in totals)),
-        "n_sources_with_too_few_cells": int(sum((m.cells() < settings.min_cells).sum() for m in totals)),
-        "signs": signs.to_dict("records"),
+        "n_edges": len(found),
+        "n_specific": int(found["specific"].sum()) if known else None,
+        "n_sources": len(sources),
+        "n_sources_with_too_few_cells": int((sources["n_cells"] < settings.min_cells).sum()),
+        "signs": tables["signs"].to_dict("records"),
+        "controls": json.loads(tables["controls"].to_json(orient="records")),
+        "fidelity": _mean_fidelity(tables["fidelity"]),
     }
-    with run.writing("edges", summary=summary) as folder:
-        write_table("edges", table, folder)
-        write_table("tested", tested, folder)
-        write_table("signs", signs, folder)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _mean_fidelity(table: pd.DataFrame) -> dict[str, float] | None:
+    """The frozen context against the exact one: means over pairs of layers; None where both were not traced."""
+    if table.empty:
+        return None
+    return {name: float(table[name].mean()) for name in ("correlation", "recall", "jaccard", "sign_agreement")}

@@ -1,0 +1,245 @@
+"""Readouts, control directions and what is said of an edge, against plain formulas and planted circuits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+import cellcircuits as cc
+from cellcircuits.ablate import Tracer
+from cellcircuits.control_table import control_counts, control_table, sample_size_curve, sweep
+from cellcircuits.controls import control_directions, direction_names
+from cellcircuits.edge_calling import statistics_of
+from cellcircuits.fidelity import fidelity
+from cellcircuits.models.planted import planted
+from cellcircuits.pair_statistics import pair_statistics
+from cellcircuits.robustness import heterogeneity, stability
+from cellcircuits.settings import EdgesSettings, TraceSettings
+from cellcircuits.specificity import specificity
+from cellcircuits.stats import sign_flip
+from cellcircuits.tracing import Groups, trace_cells
+from tests.test_ablate import busiest_features
+from tests.test_edge_calling import moments_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EVERY_READOUT = ["source", "target", "other", "pre", "computed"]
+KEY = ["source_layer", "source_feature", "target_layer", "target_feature"]
+
+
+def slow_readouts(model, saes, cell, feature, target):
+    """{readout: (target,)} of one cell by a full pass, source layer 0."""
+    settings = TraceSettings()
+    clean = Tracer(model, saes, settings).clean_pass(cell, [0], [target])
+    genes = torch.from_numpy(cell.gene_mask[0])
+    source = clean.codes[0].dense(saes[0].n_features)[:, feature] * genes
+    at, sae = source > 0, saes[target]
+    hidden = clean.states.hidden[0].clone()
+    hidden[0] -= source[:, None] * saes[0].W_dec[feature]
+    for _, state in model.run_layers(hidden, cell, 1, target + 1):
+        after = state[0]
+    was = clean.states.hidden[target][0]
+    change = sae.encode(after).dense(sae.n_features) - sae.encode(was).dense(sae.n_features)
+    fires = (sae.encode(was).dense(sae.n_features) > 0) & genes[:, None]
+    return {
+        "source": change[at].mean(dim=0),
+        "other": change[genes & ~at].mean(dim=0),
+        "target": (change * fires).sum(dim=0) / fires.sum(dim=0).clamp(min=1),
+        "pre": (sae.pre_activations(after) - sae.pre_activations(was))[at].mean(dim=0),
+    }
+
+
+def test_readouts_equal_full_passes(demo_model, demo_tokens, quick_saes):
+    cell = demo_tokens.take([3])
+    features = busiest_features(demo_model, cell, quick_saes, 0, 3)
+    moments = cc.trace(demo_model, cell, quick_saes, 0, features, [2], readouts=EVERY_READOUT)
+    for row, feature in enumerate(features):
+        for readout, expected in slow_readouts(demo_model, quick_saes, cell, int(feature), 2).items():
+            found = moments.mean(2, readout=readout)[row]
+            np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=readout)
+
+
+def test_what_is_computed_is_what_is_beyond_the_persisting_vector(demo_model, demo_tokens, quick_saes):
+    """By hand: the sublayers add what they added to the undisturbed cell, norms are applied anew."""
+    cell = demo_tokens.take([3])
+    features = busiest_features(demo_model, cell, quick_saes, 0, 2)
+    moments = cc.trace(demo_model, cell, quick_saes, 0, features, [1], readouts=["pre", "computed"])
+    clean = Tracer(demo_model, quick_saes, TraceSettings()).clean_pass(cell, [0], [1])
+    code = clean.codes[0].dense(quick_saes[0].n_features) * torch.from_numpy(cell.gene_mask[0])[:, None]
+    block, hidden, was = demo_model.blocks[1], clean.states.hidden[0], clean.states.hidden[1][0]
+    attention, feedforward = block.added(hidden)
+    torch.testing.assert_close(block.pass_through(hidden[0], attention, feedforward), was, atol=1e-5, rtol=1e-4)
+    for row, feature in enumerate(features):
+        at = code[:, feature] > 0
+        changed = hidden[0, at] - code[at, feature, None] * quick_saes[0].W_dec[feature]
+        alone = block.norm2(block.norm1(changed + attention[at]) + feedforward[at])
+        passed = ((alone - was[at]) @ quick_saes[1].W_enc).mean(dim=0)
+        found = moments.mean(1, readout="pre")[row] - moments.mean(1, readout="computed")[row]
+        np.testing.assert_allclose(found, passed, atol=1e-4)
+
+
+def test_control_directions_have_the_length_of_the_source_and_are_fixed(quick_saes):
+    sae, features = quick_saes[0], np.array([3, 8])
+    found = control_directions(sae, 0, features, np.array([[5], [6]]), 2, seed=1)
+    assert direction_names(2, 1) == ("own", "random 0", "random 1", "feature 0")
+    own = sae.W_dec[torch.from_numpy(features)]
+    torch.testing.assert_close(found.norm(dim=2), own.norm(dim=1)[:, None].expand(-1, 4))
+    torch.testing.assert_close(found[:, 0], own)
+    # the same random direction for every source, however many are asked for
+    torch.testing.assert_close(found[0, 1] / found[0, 1].norm(), found[1, 1] / found[1, 1].norm())
+    more = control_directions(sae, 0, features, np.array([[5], [6]]), 5, seed=1)
+    assert torch.equal(more[:, :3], found[:, :3])
+    cosine = torch.nn.functional.cosine_similarity(found[1, 3], sae.W_dec[6], dim=0)
+    assert cosine == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_own_direction_among_controls_is_the_source(demo_model, demo_tokens, quick_saes):
+    cells = demo_tokens.take([0, 400])
+    features = busiest_features(demo_model, cells, quick_saes, 0, 3)
+    plain = cc.trace(demo_model, cells, quick_saes, 0, features, [2], context="frozen", readouts=["source", "computed"])
+    controls = cc.trace_controls(demo_model, cells, quick_saes, 0, features, [2], n_random=2)
+    assert controls.directions == ("own", "random 0", "random 1")
+    np.testing.assert_allclose(controls.of_direction(0).sums[2], plain.sums[2], atol=1e-4)
+    assert np.abs(controls.of_direction(1).mean(2) - plain.mean(2)).max() > 1e-3
+
+
+def test_specificity_is_the_formula():
+    rng = np.random.default_rng(0)
+    deltas = rng.normal(0.3, 1, size=(30, 2 * 6, 5))
+    moments = replace(
+        moments_of(deltas), source_features=np.arange(2), directions=direction_names(5, 0), readouts=("computed",)
+    )
+    found = specificity(moments, "source")[1]
+    means = deltas.mean(axis=0)
+    for source, target in product(range(2), range(5)):
+        own, *random = means[source * 6 : source * 6 + 6, target]
+        t = (own - np.mean(random)) / (np.std(random, ddof=1) * np.sqrt(1 + 1 / 5))
+        assert found.z[source, target] == pytest.approx(t)
+        assert found.p[source, target] == pytest.approx(2 * scipy_stats.t.sf(abs(t), 4))
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_sign_flips_are_all_tried(n):
+    values = np.random.default_rng(n).normal(0.5, 1, size=(n, 4))
+    values[:, 3] = 0
+    for column, p in enumerate(sign_flip(values)):
+        sums = [abs(np.dot(signs, values[:, column])) for signs in product((-1, 1), repeat=n)]
+        assert p == pytest.approx(np.mean([s >= abs(values[:, column].sum()) - 1e-9 for s in sums]))
+
+
+def test_sampled_sign_flips_are_near_the_t_test():
+    values = np.random.default_rng(0).normal(0.3, 1, size=(18, 30))
+    np.testing.assert_allclose(sign_flip(values), scipy_stats.ttest_1samp(values, 0).pvalue, atol=0.1)
+
+
+def grouped(deltas: np.ndarray, labels: np.ndarray) -> cc.Moments:
+    """Moments with sums of their own for each label."""
+    parts = [moments_of(deltas[labels == label]) for label in np.unique(labels)]
+    return replace(
+        parts[0],
+        n_cells=np.concatenate([p.n_cells for p in parts]),
+        sums={1: np.concatenate([p.sums[1] for p in parts], axis=1)},
+        groups=tuple(f"g{label}" for label in np.unique(labels)),
+    )
+
+
+def test_groups_add_up_and_can_be_the_unit():
+    rng = np.random.default_rng(0)
+    deltas, labels = rng.normal(0.4, 1, size=(60, 2, 7)), rng.integers(0, 6, 60)
+    moments = grouped(deltas, labels)
+    np.testing.assert_allclose(moments.mean(1), deltas.mean(axis=0))
+    np.testing.assert_allclose(moments.sd(1), deltas.std(axis=0, ddof=1))
+    one = pair_statistics(moments, EdgesSettings(min_cells=2), group="g2")[1]
+    np.testing.assert_allclose(one["mean_delta"], deltas[labels == 2].mean(axis=0))
+    values = pair_statistics(moments, EdgesSettings(unit="group"))[1]
+    means = np.stack([deltas[labels == label].mean(axis=0) for label in range(6)])
+    np.testing.assert_allclose(values["mean_delta"], means.mean(axis=0))
+    np.testing.assert_allclose(values["sd_delta"], means.std(axis=0, ddof=1))
+    np.testing.assert_allclose(values["p_value"], sign_flip(means))
+    assert (values["n_units"] == 6).all() and (values["n_positive"] == (means > 0).sum(axis=0)).all()
+
+
+def test_heterogeneity_and_stability_by_loops():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(5), 20)
+    deltas = rng.normal(0.8, 1, size=(100, 1, 2))
+    deltas[:, 0, 1] += 2 * (labels == 4)
+    moments, pairs = grouped(deltas, labels), (np.array([0, 0]), np.array([0, 1]))
+    found = heterogeneity(moments, 1, "source", pairs)
+    for pair in range(2):
+        x = deltas[:, 0, pair].reshape(5, 20)
+        weight = 20 / x.var(axis=1, ddof=1)
+        pooled = np.average(x.mean(axis=1), weights=weight)
+        q = (weight * (x.mean(axis=1) - pooled) ** 2).sum()
+        assert found[pair] == pytest.approx(scipy_stats.chi2.sf(q, 4))
+    assert found[1] < 1e-6
+    firm = stability(moments, 1, EdgesSettings(), pairs)
+    assert ((0 <= firm) & (firm <= 1)).all() and firm[0] > 0.5
+    assert np.isnan(stability(moments_of(deltas), 1, EdgesSettings(), pairs)).all()
+
+
+def test_groups_of_a_trace_are_traces_of_the_groups(demo_model, demo_tokens, quick_saes):
+    cells, features = demo_tokens.take([0, 1, 2, 3]), np.array([5, 9])
+    settings, above = TraceSettings(readouts=["source"]), {0: [1]}
+    groups = Groups(("x", "y"), np.array([0, 1, 1, 0]))
+    found = trace_cells(demo_model, cells, quick_saes, {0: features}, above, settings, groups)[0]
+    for name, rows in (("x", [0, 3]), ("y", [1, 2])):
+        alone = trace_cells(demo_model, cells.take(rows), quick_saes, {0: features}, above, settings)[0]
+        np.testing.assert_allclose(found.of_groups([name]).sums[1], alone.sums[1], atol=1e-9)
+
+
+def test_sweep_and_sample_size_count_edges():
+    rng = np.random.default_rng(0)
+    deltas, labels = rng.normal(0.5, 1, size=(80, 3, 40)), np.arange(80) % 4
+    moments, rule = grouped(deltas, labels), EdgesSettings()
+    table = sweep(moments, rule)
+    row = table[(table["min_snr"] == 0.5) & (table["min_agreement"] == 0.7)]
+    assert row["edges"].item() == len(cc.edges(moments))
+    assert table.groupby("min_agreement")["edges"].apply(lambda e: e.is_monotonic_decreasing).all()
+    curve = sample_size_curve(moments, rule)
+    assert curve["n_cells"].tolist() == [20, 40, 60, 80]
+    assert curve["recall"].iloc[-1] == 1 and curve["n_edges"].iloc[-1] == len(cc.edges(moments))
+
+
+def test_a_context_compared_with_itself_is_faithful():
+    moments = moments_of(np.random.default_rng(0).normal(0.5, 1, size=(40, 3, 30)))
+    row = fidelity(moments, moments, EdgesSettings()).iloc[0]
+    assert row["edges_exact"] > 0
+    for name in ("correlation", "slope", "recall", "precision", "jaccard", "sign_agreement"):
+        assert row[name] == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["direct", "passthrough", "opposed", "competition", "null_rescaled"])
+def test_what_is_not_computed_is_not_specific(kind):
+    """The persisting vector, rivals in TopK and what a norm does to all exist, but are not specific."""
+    made = planted(kind, 0, n_cells=60, strength=3.0)
+    traced = (made.model, made.cells, made.saes, 0, range(made.saes[0].n_features))
+    found = cc.edges(cc.trace(*traced), controls=cc.trace_controls(*traced))
+    truth = made.truth[(made.truth["source_layer"] == 0) & (made.truth["readout"] == "source")]
+    judged = found.merge(truth, on=KEY, how="left")
+    true = judged["is_edge"].eq(True)
+    assert len(judged) > 0
+    assert (judged["specific"] & ~true).sum() <= 1
+    if kind == "opposed":
+        # the sign of what is computed is right where that of the whole effect is wrong
+        assert (np.sign(judged["computed_delta"]) == -judged["sign"])[true].mean() > 0.9
+        assert (np.sign(judged["mean_delta"]) == -judged["sign"])[true].mean() < 0.1
+
+
+def test_controls_are_counted_like_sources():
+    made = planted("direct", 0, n_cells=40, strength=3.0)
+    controls = cc.trace_controls(made.model, made.cells, made.saes, 0, range(8), n_random=5)
+    rule = EdgesSettings()
+    counts = control_counts(controls, rule)
+    assert counts["direction"].tolist() == ["own"] + ["random"] * 5
+    assert counts["edges_exist"][0] == len(cc.edges(controls.of_direction(0)))
+    table = control_table([counts], "frozen").set_index("direction")
+    assert table.loc["random", "edges_exist"] == pytest.approx(counts["edges_exist"][1:].mean())
+    assert table.loc["random", "n_directions"] == 5
+    tested = sum(values["tested"].sum() for values in statistics_of(controls.of_direction(0), rule).values())
+    assert table.loc["own", "n_tested"] == tested
