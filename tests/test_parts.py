@@ -147,7 +147,7 @@ def test_two_plans_side_by_side(toy_run):
     assert np.array_equal(found[0][1].sums[2], found[1][1].sums[2])
 
 
-def test_merging_holds_one_sum_and_one_part(tmp_path):
+def test_merging_holds_one_sum(tmp_path):
     blocks = [{0: [0, 1, 2]}, {0: [3, 4, 5], 1: [0]}, {1: [1, 2, 3]}]
     plan = TracePlan(list(range(6)), blocks, {0: [1, 2], 1: [2]}, 2, "exact", 1, ["source"], {})
     for number, part in enumerate(plan.parts):
@@ -160,7 +160,8 @@ def test_merging_holds_one_sum_and_one_part(tmp_path):
         del moments
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 1.9 * largest < peak < 2.1 * largest
+    # parts are mapped into memory: read as they are added, an array at a time
+    assert 0.9 * largest < peak < 1.1 * largest
 
 
 def test_the_plan_decides_the_context(toy_run, monkeypatch):

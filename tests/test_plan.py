@@ -24,8 +24,8 @@ from cellcircuits.plan import cell_lengths, estimate, matmul_rate
 from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import TraceSettings, settings_from_dict
 from cellcircuits.tokens import Tokens
-from cellcircuits.trace_cost import block_operations, works
 from cellcircuits.trace_plan import CONTROL_READOUTS
+from cellcircuits.trace_work import block_operations, works
 from cellcircuits.tracing import trace_cells
 
 pytestmark = pytest.mark.usefixtures("one_thread")

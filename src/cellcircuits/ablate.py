@@ -25,11 +25,8 @@ from cellcircuits.models.base import Model
 from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.readouts import Layer, measure
 from cellcircuits.sae import SparseCode, TopKSAE
-from cellcircuits.settings import EVERYWHERE, TraceSettings
+from cellcircuits.settings import EVERYWHERE, FROZEN_READS_PER_COPY, TraceSettings
 from cellcircuits.tokens import Tokens
-
-FROZEN_READS_PER_COPY = 32
-"""A frozen batch holds only changed positions: at most batch_size times this many."""
 
 
 @dataclass(frozen=True)

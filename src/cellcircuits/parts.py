@@ -24,6 +24,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from cellcircuits.errors import CellCircuitsError, RunError
+from cellcircuits.merging import add_file
 from cellcircuits.moments import OWN, Moments, load_moments, save_moments
 from cellcircuits.progress import Progress
 from cellcircuits.threads import torch_threads
@@ -280,7 +281,7 @@ def _result(future: Future) -> str | None:
 def merge(plan: TracePlan, work: Path) -> Iterator[tuple[int, int, Moments]]:
     """(source layer, block, sum of its parts) block after block, each added in the order of the plan.
 
-    At most one such sum and one part are in memory.
+    At most one such sum is in memory, and one array of a part.
 
     Raises
     ------
@@ -292,6 +293,6 @@ def merge(plan: TracePlan, work: Path) -> Iterator[tuple[int, int, Moments]]:
             parts = iter(plan.parts_of(number))
             total = load_moments(part_file(work, next(parts), layer))
             for part in parts:
-                total += load_moments(part_file(work, part, layer))
+                add_file(total, part_file(work, part, layer))
             yield layer, number, total
             del total  # before the next one is read

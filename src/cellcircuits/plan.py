@@ -14,7 +14,9 @@ import numpy as np
 from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
 from cellcircuits.settings import Settings
-from cellcircuits.trace_cost import StageCost, batch_bytes, block_operations, sae_layers, trace_costs
+from cellcircuits.trace_cost import StageCost, trace_costs
+from cellcircuits.trace_memory import block_numbers
+from cellcircuits.trace_work import block_operations, sae_layers
 
 
 def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
@@ -65,7 +67,7 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     # a batch of cells fills the buffer, so it may hold a batch more than asked for
     buffer = BYTES * min(train.buffer_positions + batch, fitted.sum() * train.epochs) * shape.d_model * len(layers)
     # weights, gradients and two moments of Adam; the buffer is held twice while it is put together
-    memory = shape.weight_bytes + batch_bytes(shape, batch) + 4 * sae_bytes + 2 * buffer
+    memory = shape.weight_bytes + BYTES * batch * block_numbers(shape) + 4 * sae_bytes + 2 * buffer
     memory += 4 * BYTES * train.batch_positions * n_features
     return StageCost("train", len(fitted) * train.epochs, forward + learning, memory, sae_bytes)
 
@@ -77,7 +79,11 @@ def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -
     operations = (max(layers) + 1) * block_operations(shape, used)
     operations += 2.0 * shape.d_model * n_features * len(layers) * used.sum()
     batch = float(lengths.max()) * settings.train.model_batch
-    memory = shape.weight_bytes + batch_bytes(shape, batch) + BYTES * batch * (len(layers) * shape.d_model + n_features)
+    memory = (
+        shape.weight_bytes
+        + BYTES * batch * block_numbers(shape)
+        + BYTES * batch * (len(layers) * shape.d_model + n_features)
+    )
     return StageCost("annotate", n_cells, operations, memory, 300.0 * n_features * len(layers) * 10)
 
 

@@ -20,7 +20,8 @@ FOLD = "fold"
 PROBABILITY = (0.0, 1.0)
 EXACT_PASS_POSITIONS = 8192
 """Longest batch of ablated copies: with more positions a pass no longer gets faster per copy (measured on CPUs)."""
-
+FROZEN_READS_PER_COPY = 32
+"""A frozen batch holds only changed positions: at most batch_size times this many."""
 FEW_CHANGED = 0.2
 """Up to this share of changed positions, attention is brought up to date instead of computed anew."""
 

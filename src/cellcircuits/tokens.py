@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cellcircuits.errors import DataError, RunError
+from cellcircuits.mapped import mapped_arrays, release
 
 CELLS_AT_A_TIME = 1024
 """Cells whose tokens are looked at together where all cells are."""
@@ -82,14 +82,7 @@ class Tokens:
         """All rows, some at a time; those on disk leave the memory again."""
         for start in range(0, len(self.ids), CELLS_AT_A_TIME):
             yield slice(start, start + CELLS_AT_A_TIME)
-            self._release()
-
-    def _release(self) -> None:
-        """Pages of files that were read for a few cells would else be counted as this process's memory."""
-        for array in (self.ids, self.gene_mask, self.values):
-            mapped = getattr(array, "base", None)
-            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
+            release(self.ids, self.gene_mask, self.values)
 
     @classmethod
     def from_ids(
@@ -127,7 +120,7 @@ class Tokens:
             values=None if self.values is None else self.values[rows, :width],
             obs=self.obs.iloc[rows],
         )
-        self._release()
+        release(self.ids, self.gene_mask, self.values)
         return taken
 
     @property
@@ -197,7 +190,7 @@ def load_tokens(folder: Path, columns: Sequence[str] | None = None) -> Tokens:
     from safetensors import SafetensorError
 
     try:
-        arrays = _mapped_arrays(folder / "tokens.safetensors")
+        arrays = mapped_arrays(folder / "tokens.safetensors")
         obs = pd.read_parquet(folder / "obs.parquet", columns=None if columns is None else list(columns))
         genes = pd.read_parquet(folder / "genes.parquet")
         record = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
@@ -219,31 +212,6 @@ def load_tokens(folder: Path, columns: Sequence[str] | None = None) -> Tokens:
         raise RunError(
             f"The cells in {folder} are damaged ({error}). Delete the folder and run `cells` again."
         ) from error
-
-
-def _mapped_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, mapped into memory: read where they are looked at.
-
-    The file begins with the length of its header (8 bytes), then comes the header: JSON with the place of every array.
-    """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:  # refuses a file that is cut short or has gaps
-        names = list(file.keys())
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    kinds = {"I32": np.int32, "I64": np.int64, "BOOL": np.bool_, "F32": np.float32}
-    return {
-        name: np.memmap(
-            path,
-            kinds[header[name]["dtype"]],
-            "r",
-            8 + size + header[name]["data_offsets"][0],
-            tuple(header[name]["shape"]),
-        )
-        for name in names
-    }
 
 
 def _check_some_lengths(tokens: Tokens) -> None:

@@ -1,21 +1,16 @@
-"""What a trace costs. Per position and block of width d, feed-forward width f, in a cell of P positions: 8 d^2 + 4 d f
-operations for the weights, 4 P d for attention; an autoencoder of F features costs 2 d F to encode a position.
-
-Every source is taken to be active in every cell, at k of F positions, as an average feature is.
-"""
+"""What a trace costs: passes, arithmetic, memory and disk of each of its works."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from cellcircuits.model_shape import BYTES, ModelShape
-from cellcircuits.moments import STATISTICS
-from cellcircuits.selection import default_source_layers
-from cellcircuits.settings import EVERYWHERE, FEW_CHANGED, FOLD, Settings
-from cellcircuits.trace_plan import CONTROL_PARTS, CONTROL_READOUTS
+from cellcircuits.model_shape import ModelShape
+from cellcircuits.settings import Settings
+from cellcircuits.trace_memory import TraceMemory
+from cellcircuits.trace_plan import CONTROL_PARTS
+from cellcircuits.trace_work import sae_layers, works
 
 
 @dataclass(frozen=True)
@@ -27,192 +22,20 @@ class StageCost:
     """Cells times forward passes (an ablated copy of a cell counts as one pass, even if it starts half-way up)."""
     operations: float
     memory_bytes: float
+    """At the peak, on top of the interpreter and its libraries."""
     disk_bytes: float
     part: str = ""
     """Name of the part of the stage, where it has several."""
 
 
-def block_operations(shape: ModelShape, lengths: np.ndarray) -> float:
-    """Operations of one block over cells of these lengths."""
-    d = shape.d_model
-    per_position = 8 * d**2 + 4 * d * shape.d_feedforward
-    return float((lengths * per_position + 4 * lengths.astype(float) ** 2 * d).sum())
-
-
-def _frozen_block_operations(shape: ModelShape, lengths: np.ndarray, share: float) -> float:
-    """Operations of one block for ablated copies of which a share of the positions is carried upward."""
-    d, read = shape.d_model, lengths * share
-    return float((read * (8 * d**2 + 4 * d * shape.d_feedforward) + 4 * read * (lengths + read) * d).sum())
-
-
-def _exact_operations(shape: ModelShape, lengths: np.ndarray, share: float, above: int) -> float:
-    """Operations of `above` blocks for ablated copies of which a share of the positions is changed and read."""
-    d, feedforward = shape.d_model, 4 * shape.d_model * shape.d_feedforward
-    if above == 1:
-        return _frozen_block_operations(shape, lengths, share)
-    block, read = block_operations(shape, lengths), lengths * share
-    last = lengths * 4 * d**2 + read * (4 * d**2 + feedforward + 4 * lengths * d)
-    if share > FEW_CHANGED:
-        return float((above - 1) * block + last.sum())
-    return float(_first_block_operations(shape, lengths, share) + (above - 2) * block + last.sum())
-
-
-def _first_block_operations(shape: ModelShape, lengths: np.ndarray, share: float) -> float:
-    """Operations of the block above the source where attention is brought up to date."""
-    d, read = shape.d_model, lengths * share
-    every = lengths * (2 * d**2 + 4 * d * shape.d_feedforward + 8 * read * d)
-    return float((every + read * (6 * d**2 + 4 * (lengths + read) * d)).sum())
-
-
-def _clean_attention_operations(
-    shape: ModelShape, lengths: np.ndarray, share: float, above: int, everywhere: bool
-) -> float:
-    """Operations, once per cell, of what copies share in the first block above their source in an exact context."""
-    d = shape.d_model
-    if above == 1 and not everywhere:
-        return float((lengths * 4 * d**2).sum())
-    if share > FEW_CHANGED:
-        return 0.0
-    return float((lengths * (6 * d**2 + 4 * lengths.astype(float) * d)).sum())
-
-
-def batch_bytes(shape: ModelShape, positions: float) -> float:
-    """Memory of one block's activations: input, qkv, attention output, feed-forward, result."""
-    return BYTES * positions * (6 * shape.d_model + 2 * shape.d_feedforward)
-
-
-def sae_layers(settings: Settings, shape: ModelShape) -> list[int]:
-    return sorted(set(settings.train.layers)) or list(range(shape.n_layers))
-
-
-@dataclass(frozen=True)
-class Work:
-    """One plan of a trace: there is one for the sources, one for controls, one for what is traced in both contexts."""
-
-    shape: ModelShape
-    lengths: np.ndarray
-    """Tokens of each traced cell."""
-    sources: dict[int, int]
-    """{source layer: number of source features}."""
-    targets: dict[int, list[int]]
-    """{source layer: target layers}."""
-    n_features: int
-    """Features of each autoencoder."""
-    share: float
-    """Share of the positions at which a source is active."""
-    frozen: bool
-    readouts: Sequence[str]
-    n_directions: int = 1
-    n_groups: int = 1
-
-    def operations(self) -> float:
-        """Operations of the clean passes and of all ablated copies."""
-        return self._clean() + sum(self._of_source_layer(layer) for layer in self.sources)
-
-    def _clean(self) -> float:
-        layers = {*self.sources, *(t for chosen in self.targets.values() for t in chosen)}
-        first, last, d = min(self.sources), max(layers), self.shape.d_model
-        block, positions = block_operations(self.shape, self.lengths), float(self.lengths.sum())
-        total = (last + 1) * block + len(layers) * self._encoding(positions)
-        if self.frozen:
-            # clean keys and values of the layers above the lowest source
-            total += (last - first) * 4.0 * d**2 * positions
-        if "computed" in self.readouts:
-            # what attention and feed-forward layers add
-            total += (last - first) * block
-        return total
-
-    def _encoding(self, positions: float) -> float:
-        return 2.0 * self.shape.d_model * self.n_features * positions
-
-    def _of_source_layer(self, source: int) -> float:
-        targets = self.targets[source]
-        above, positions = max(targets) - source, float(self.lengths.sum())
-        everywhere = any(name in EVERYWHERE for name in self.readouts)
-        shared = 0.0
-        if self.frozen:
-            copy = above * _frozen_block_operations(self.shape, self.lengths, self.share)
-        elif everywhere:
-            copy = _everywhere_operations(self.shape, self.lengths, self.share, above)
-        else:
-            copy = _exact_operations(self.shape, self.lengths, self.share, above)
-        if not self.frozen:
-            shared = _clean_attention_operations(self.shape, self.lengths, self.share, above, everywhere)
-        if "source" in self.readouts:
-            copy += len(targets) * self._encoding(positions * self.share)
-        if everywhere:
-            copy += len(targets) * self._encoding(positions)
-        # mean states before and after and what rounding can do, of every copy
-        linear = sum(name in ("pre", "computed") for name in self.readouts)
-        copy += (2 * linear + 1) * len(targets) * self._encoding(len(self.lengths))
-        return shared + self.copies(source) * copy
-
-    def copies(self, source: int) -> int:
-        """Ablated copies of a cell for one source layer."""
-        return self.sources[source] * self.n_directions
-
-    def passes(self) -> int:
-        """Clean passes and ablated copies; each block of sources needs clean passes of its own."""
-        return len(self.lengths) * (1 + sum(self.copies(layer) for layer in self.sources))
-
-    def moments_bytes(self) -> float:
-        """Size of the sums of all sources."""
-        pairs = sum(self.copies(layer) * len(self.targets[layer]) * self.n_features for layer in self.sources)
-        return 8.0 * len(STATISTICS) * len(self.readouts) * self.n_groups * pairs
-
-
-def _everywhere_operations(shape: ModelShape, lengths: np.ndarray, share: float, above: int) -> float:
-    """As `_exact_operations`, where every position of every layer is looked at."""
-    if share > FEW_CHANGED:
-        return above * block_operations(shape, lengths)
-    return _first_block_operations(shape, lengths, share) + (above - 1) * block_operations(shape, lengths)
-
-
-def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[str, Work]:
-    """{"": the sources of a trace, "controls": control directions, "exact": what is traced exactly as well}."""
-    trace, layers = settings.trace, sae_layers(settings, shape)
-    n_cells = min(trace.n_cells or len(lengths), len(lengths))
-    n_features, k = settings.train.expansion * shape.d_model, settings.train.k
-    n_sources = n_features if trace.select == "all" else min(trace.n_features, n_features)
-    source_layers = trace.source_layers or default_source_layers(layers, shape.n_layers)
-    targets = {s: [t for t in (trace.target_layers or layers) if t > s] for s in source_layers}
-    main = Work(
-        shape=shape,
-        lengths=lengths[np.linspace(0, len(lengths) - 1, n_cells).astype(int)],
-        sources={s: n_sources for s in source_layers if targets[s]},
-        targets=targets,
-        n_features=n_features,
-        share=k / n_features,
-        frozen=trace.context != "exact",
-        readouts=list(trace.readouts),
-        n_groups=trace.n_folds if trace.group_by == FOLD else 1,
-    )
-    found = {"": main}
-    if trace.n_controls:
-        controls = replace(main, frozen=True, readouts=CONTROL_READOUTS, n_directions=1 + trace.n_controls, n_groups=1)
-        found["controls"] = controls
-    if trace.context == "screen":
-        found["exact"] = replace(main, frozen=False)
-    if trace.context == "frozen" and trace.fidelity_sources:
-        few = main.lengths[: trace.fidelity_cells]
-        sources = {s: min(trace.fidelity_sources, n_sources) for s in main.sources}
-        found["exact"] = replace(main, frozen=False, lengths=few, sources=sources)
-    return found
-
-
 def trace_costs(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list[StageCost]:
     """Cost of each work of a trace, at most."""
-    trace, longest = settings.trace, int(lengths.max())
-    n_features = settings.train.expansion * shape.d_model
-    batch = float(longest * trace.copies_per_pass(longest))
-    loaded = shape.weight_bytes + BYTES * len(sae_layers(settings, shape)) * 2.0 * shape.d_model * n_features
-    found = []
+    trace, layers, found = settings.trace, sae_layers(settings, shape), []
     for name, work in works(settings, shape, lengths).items():
-        block = min(work.moments_bytes(), 1e6 * trace.block_megabytes)
-        memory = loaded + 2 * block + batch_bytes(shape, batch)
         n_parts = -(-len(work.lengths) // trace.cells_per_part)
         if work.n_directions > 1:
             n_parts = min(n_parts, CONTROL_PARTS)
+        memory = TraceMemory(work, trace, len(layers)).peak()
         disk = work.moments_bytes() * (1 + n_parts)
         found.append(StageCost("trace", work.passes(), work.operations(), memory, disk, name))
     return found

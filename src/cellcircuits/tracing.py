@@ -66,12 +66,12 @@ def trace_cells(
     }
     every_target = sorted({t for chosen in targets.values() for t in chosen})
     for row in range(len(cells)):
-        cell = cells.take([row])
-        clean = tracer.clean_pass(cell, list(sources), every_target)
+        clean = tracer.clean_pass(cells.take([row]), list(sources), every_target)
         for layer, features in sources.items():
             vectors = None if directions is None else directions[layer]
             for effects in tracer.ablate(clean, layer, features, targets[layer], vectors):
-                _accumulate(moments[layer], effects, cell, int(groups.index[row]))
+                _accumulate(moments[layer], effects, clean.states.cell, int(groups.index[row]))
+        del clean  # before the states of the next cell are made
     return moments
 
 

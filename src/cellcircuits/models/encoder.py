@@ -111,6 +111,7 @@ class EncoderBlock(nn.Module):
         )
         moved, leaning = with_changed_keys(clean.attended, clean.query, keys, values, at.filled)
         table = moved.transpose(1, 2).flatten(-2)
+        del moved  # as large as the whole batch
         table[at.copy, at.position] = self._attend_changed(changed, at, clean.key, clean.value)
         leaning[at.copy, at.position] = False
         if leaning.any():

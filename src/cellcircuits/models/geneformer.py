@@ -102,7 +102,11 @@ class Geneformer(EncoderModel):
         return [h.to(self.device) for h in output.hidden_states[1:]]
 
     def to_checkpoint(self) -> dict[str, torch.Tensor]:
-        """Weights under the names of the published files."""
+        """Weights under the names of the published files; no two share memory, as safetensors wants it."""
+        return {key: value.clone() if ".attention.self." in key else value for key, value in self._published().items()}
+
+    def _published(self) -> dict[str, torch.Tensor]:
+        """Weights under the names of the published files; query, key and value are views of one."""
         mine = self.state_dict()
         stored = {
             f"{theirs}.{kind}": mine[f"{ours}.{kind}"]
@@ -116,7 +120,7 @@ class Geneformer(EncoderModel):
             for kind in ("weight", "bias"):
                 parts = mine[f"blocks.{layer}.qkv.{kind}"].chunk(3)
                 for theirs, part in zip(("query", "key", "value"), parts, strict=True):
-                    stored[f"{prefix}attention.self.{theirs}.{kind}"] = part.clone()
+                    stored[f"{prefix}attention.self.{theirs}.{kind}"] = part
                 for theirs, ours in BLOCK_PARTS.items():
                     stored[f"{prefix}{theirs}.{kind}"] = mine[f"blocks.{layer}.{ours}.{kind}"]
         return stored
@@ -125,7 +129,7 @@ class Geneformer(EncoderModel):
         """Load weights given under the names of the published files; every one must be there and fit."""
         stored = {key: value for key, value in stored.items() if key not in IGNORED}
         stored = {k: v for k, v in stored.items() if not k.startswith("bert.pooler.")}
-        check_weights({k: tuple(v.shape) for k, v in self.to_checkpoint().items()}, stored, origin)
+        check_weights({k: tuple(v.shape) for k, v in self._published().items()}, stored, origin)
         mine = {
             f"{ours}.{kind}": stored[f"{theirs}.{kind}"]
             for theirs, ours in PARTS.items()
