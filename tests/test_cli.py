@@ -21,6 +21,9 @@ from safetensors.torch import load_file, save_file
 
 import cellcircuits as cc
 from cellcircuits.cli import main
+from cellcircuits.model_shape import PUBLISHED_SHAPES
+from cellcircuits.plan import estimate
+from cellcircuits.report import readable_seconds
 from cellcircuits.run import STAGES, open_folder
 from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import Settings, settings_from_dict, write_settings
@@ -195,6 +198,23 @@ def test_plan_from_the_variant(call, tmp_path):
     assert code == 0
     assert "18 layers of width 1152; 200 cells of 4,096 tokens" in out
     assert all(re.search(rf"│ {stage} +│ +[\d,]+ │ +[\d,.]+ T │", out) for stage in ("train", "annotate", "trace"))
+
+
+def test_plan_for_other_hardware(call, tmp_path):
+    settings = settings_from_dict({"model": {"variant": "V2-316M"}, "cells": {"n_cells": 200}})
+    costs = estimate(settings, PUBLISHED_SHAPES["V2-316M"], np.full(200, 4096))
+    (operations,) = [cost.operations for cost in costs if cost.stage == "train"]
+    code, out, _ = call("plan", settings_file(tmp_path, settings), "--teraflops", "40")
+    assert code == 0 and "at 40 T/s" in out and "at least, here" not in out
+    assert "Time is operations / 40 T per second, as given." in " ".join(out.split())
+    assert re.search(rf"│ train +│ +[\d,]+ │ +[\d,.]+ T │ +{re.escape(readable_seconds(operations / 40e12))} │", out)
+    assert re.search(r"at its peak, \d+\.\d [MG]B of it for Python", " ".join(out.split()))
+
+
+def test_a_rate_below_zero(call, tmp_path):
+    settings = settings_from_dict({"model": {"variant": "V2-316M"}, "cells": {"n_cells": 200}})
+    code, _, err = call("plan", settings_file(tmp_path, settings), "--teraflops", "-1")
+    assert code == 2 and "--teraflops is a rate in 10^12 operations per second, above 0; found -1." in err
 
 
 @pytest.mark.parametrize(("format", "name"), [("csv", "edges.csv"), ("graphml", "edges.graphml"), ("cytoscape", "x")])

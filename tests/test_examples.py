@@ -19,10 +19,12 @@ from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.settings import Settings
 from cellcircuits.stages.cells import read_cells
 from cellcircuits.trace_cost import StageCost
+from cellcircuits.trace_work import works
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 PASSES = {
+    "geneformer_exhaustive": (0, 2_000, 20 * 16 + 20 * 17 * 4_608),
     "geneformer_k562": (1_700, 2_000, 24_200),
     "geneformer_multi_saes": (3_400, 4_000, 6_200),
     "geneformer_k562_multi": (0, 2_000, 18_200),
@@ -88,6 +90,14 @@ def test_commands_and_files(path: Path) -> None:
         assert trained.model == settings.model
         for name in ("layers", "expansion", "k"):
             assert getattr(trained.train, name) == getattr(settings.train, name)
+
+
+def test_the_exhaustive_example_traces_every_feature_that_has_a_layer_above() -> None:
+    settings = cc.read_settings(ROOT / "examples" / "geneformer_exhaustive.toml")
+    (work,) = works(settings, model_shape(settings), np.full(settings.cells.n_cells, 4096)).values()
+    assert work.frozen and work.sources == dict.fromkeys(range(17), 4_608)
+    assert sum(number for block in work.blocks for number in block.values()) == 17 * 4_608
+    assert settings.trace.n_controls == 0 and settings.trace.min_firing_rate == 0
 
 
 def test_the_document_says_what_plan_prints() -> None:

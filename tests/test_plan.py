@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,31 @@ def test_controls_cost_what_is_counted(model, tokens):
     planned = works(settings_from_dict(content), SHAPE, LENGTHS)["controls"]
     assert planned.operations() == pytest.approx(counted, rel=0.08)
     assert planned.passes() == 6 * (1 + 3 * 4)
+
+
+def test_every_block_makes_clean_passes_of_its_own(model, tokens):
+    """Blocks as a trace has them, each traced on its own."""
+    saes = {layer: rarely_active() for layer in range(4)}
+    trace = {"source_layers": [0, 2], "n_features": 30, "readouts": ["source"], "block_megabytes": 1}
+    content = {"train": {"expansion": 2, "k": saes[0].k}, "trace": trace}
+    planned = works(settings_from_dict(content), SHAPE, LENGTHS)[""]
+    planned = replace(planned, block_megabytes=0.1)
+    assert planned.blocks == [{0: 13}, {0: 13}, {0: 4, 2: 27}, {2: 3}]
+    settings = TraceSettings(batch_size=1, readouts=["source"])
+    counted, first = 0, {0: 0, 2: 0}
+    for block in planned.blocks:
+        sources = {layer: np.arange(first[layer], first[layer] + number) for layer, number in block.items()}
+        first = {layer: first[layer] + block.get(layer, 0) for layer in first}
+        above = {layer: list(range(layer + 1, 4)) for layer in block}
+        counted += operations(lambda s=sources, a=above: trace_cells(model, tokens, saes, s, a, settings))
+    assert planned.operations() == pytest.approx(counted, rel=0.06)
+    assert planned.passes() == 6 * (4 + 60)
+
+
+def test_controls_in_an_exact_context():
+    trace = {"control_context": "exact", "readouts": ["source", "other"]}
+    work = works(settings_from_dict({"trace": trace}), SHAPE, LENGTHS)["controls"]
+    assert not work.frozen and work.readouts == [*CONTROL_READOUTS, "other"]
 
 
 def test_a_screen_may_trace_every_source_in_both_contexts():

@@ -155,7 +155,7 @@ class Tracer:
                 continue
             _check_finite(states, clean.states.cell, layer)
             measured = self._layer(clean, layer, at, states, passed)
-            delta, before = (part.double().cpu().numpy() for part in measure(measured, self.settings.readouts))
+            delta, before = (part.cpu().double().numpy() for part in measure(measured, self.settings.readouts))
             moved = None
             if self.everywhere and layer == max(target_layers):
                 was = clean.states.hidden[layer][0]

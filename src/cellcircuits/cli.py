@@ -58,6 +58,8 @@ class PlanCommand:
 
     settings: tyro.conf.Positional[Path]
     """Settings file (TOML). Data and checkpoint need not be there."""
+    teraflops: float = 0.0
+    """Rate with which the time is computed, in 10^12 operations per second, for other hardware; 0: this machine's."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _execute(command: Any, settings: Settings) -> None:
         run = create_run(command.out, read_settings(command.settings))
         commands.run(run, command.until, command.dask, command.workers)
     elif isinstance(command, PlanCommand):
-        commands.plan(read_settings(command.settings))
+        commands.plan(read_settings(command.settings), command.teraflops)
     elif isinstance(command, StatusCommand):
         commands.status(open_folder(command.run))
     elif isinstance(command, SummaryCommand):

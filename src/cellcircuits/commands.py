@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 from rich.console import Console
@@ -50,11 +51,14 @@ def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
     _console().print(f"Run folder: {run.folder.resolve()}", highlight=False, soft_wrap=True)
 
 
-def plan(settings: Settings) -> None:
-    """Print the cost of a run."""
+def plan(settings: Settings, teraflops: float = 0.0) -> None:
+    """Print the cost of a run; its time at so many 10^12 operations per second, 0: at this machine's rate."""
     from cellcircuits.model_shape import model_shape
-    from cellcircuits.plan import cell_lengths, estimate, matmul_rate
+    from cellcircuits.plan import cell_lengths, estimate, interpreter_bytes, matmul_rate
 
+    if not 0 <= teraflops < inf:
+        raise SettingsError(f"--teraflops is a rate in 10^12 operations per second, above 0; found {teraflops:g}.")
+    taken = interpreter_bytes()  # before cells are read
     shape = model_shape(settings)
     lengths = cell_lengths(settings, shape)
     console = _console()
@@ -63,7 +67,8 @@ def plan(settings: Settings) -> None:
         f"{lengths.mean():,.0f} tokens on average",
         highlight=False,
     )
-    print_plan(estimate(settings, shape, lengths), matmul_rate(), console)
+    rate = teraflops * 1e12 or matmul_rate()
+    print_plan(estimate(settings, shape, lengths), rate, taken, console, given=teraflops > 0)
 
 
 def status(run: Run) -> None:

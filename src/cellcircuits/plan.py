@@ -6,6 +6,7 @@ training position. What a trace costs is in `trace_cost`.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
@@ -15,7 +16,7 @@ from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
 from cellcircuits.settings import Settings
 from cellcircuits.trace_cost import StageCost, trace_costs
-from cellcircuits.trace_memory import block_numbers
+from cellcircuits.trace_memory import block_numbers, process_bytes
 from cellcircuits.trace_work import block_operations, sae_layers
 
 
@@ -85,6 +86,18 @@ def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -
         + BYTES * batch * (len(layers) * shape.d_model + n_features)
     )
     return StageCost("annotate", n_cells, operations, memory, 300.0 * n_features * len(layers) * 10)
+
+
+def interpreter_bytes() -> int:
+    """Memory of this process with everything loaded that a trace loads: measured, to be added to what a stage takes."""
+    import pandas as pd
+
+    import cellcircuits.stages.trace  # noqa: F401 - for its libraries
+
+    file = BytesIO()
+    pd.DataFrame({"column": [0]}).to_parquet(file)  # tables are read by a library that loads more when it is used
+    pd.read_parquet(file)
+    return process_bytes()
 
 
 def matmul_rate(seconds: float = 0.3) -> float:

@@ -44,10 +44,14 @@ def print_status(run: Run, console: Console) -> None:
     console.print(table)
 
 
-def print_plan(costs: list[StageCost], rate: float, console: Console) -> None:
-    """Cost of every stage, and the time that it takes at least on this machine."""
+def print_plan(costs: list[StageCost], rate: float, interpreter_bytes: int, console: Console, given: bool) -> None:
+    """Cost of every stage, and the time that it takes at least at a rate in operations per second.
+
+    The rate is that of this machine, unless it was `given`.
+    """
     table = Table(title="Cost before anything starts", title_justify="left")
-    for heading in ("stage", "passes", "operations", "at least, here", "memory", "disk"):
+    time = f"at {rate / 1e12:g} T/s" if given else "at least, here"
+    for heading in ("stage", "passes", "operations", time, "memory", "disk"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for cost in costs:
         table.add_row(
@@ -55,14 +59,19 @@ def print_plan(costs: list[StageCost], rate: float, console: Console) -> None:
             f"{cost.passes:,}",
             f"{cost.operations / 1e12:,.2f} T",
             readable_seconds(cost.operations / rate),
-            readable_bytes(cost.memory_bytes),
+            readable_bytes(cost.memory_bytes + interpreter_bytes),
             readable_bytes(cost.disk_bytes),
         )
     console.print(table)
+    origin = (
+        f"{rate / 1e12:g} T per second, as given"
+        if given
+        else f"{rate / 1e9:,.0f} G per second, the rate of a matrix product measured here just now"
+    )
     console.print(
-        f"Time is operations / {rate / 1e9:,.0f} G per second, the rate of a matrix product measured here just now. "
-        "Memory comes on top of what Python and torch take (about 0.5 GB). Sources are taken to be active in every "
-        "cell.",
+        f"Time is operations / {origin}. Memory is that of a process at its peak, {readable_bytes(interpreter_bytes)} "
+        "of it for Python and its libraries, measured here; on a GPU model and states are in the GPU's. Sources are "
+        "taken to be active in every cell.",
         highlight=False,
     )
 
