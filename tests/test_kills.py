@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ class Killer:
         sign = ".trace.parts/.[tp]*" if moment == MOMENTS[1] else ".trace.writing-*"
         skipped = int(self.rng.integers(20)) if moment == MOMENTS[1] else 0
         while process.is_alive():
-            if any(self.run.folder.glob(sign)):
+            if there(self.run.folder, sign):
                 if skipped == 0:
                     break
                 skipped -= 1
@@ -75,9 +76,9 @@ class Killer:
 
     def interrupted(self) -> str:
         """What the killed process was doing, by what it left behind."""
-        if any(self.run.folder.glob(".trace.writing-*")):
+        if there(self.run.folder, ".trace.writing-*"):
             return "merging"
-        if any(self.run.work_path("trace").glob(".[tp]*")):
+        if there(self.run.work_path("trace"), ".[tp]*"):
             return "writing a part"
         return "something else"
 
@@ -93,6 +94,14 @@ class Killer:
         assert process.exitcode == 0
         assert moments_files(self.run) == self.whole
         assert {path.name for path in self.run.folder.iterdir() if path.name.startswith(".")} == {".lock"}
+
+
+def there(folder: Path, pattern: str) -> bool:
+    """Whether a file matches, in a folder that another process may remove meanwhile."""
+    try:
+        return len(list(folder.glob(pattern))) > 0
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture(scope="module")
