@@ -18,8 +18,11 @@ from cellcircuits.edge_calling import statistics_of
 from cellcircuits.fidelity import fidelity
 from cellcircuits.models.planted import planted
 from cellcircuits.pair_statistics import pair_statistics
+from cellcircuits.pipeline import run_pipeline
+from cellcircuits.progress import Progress
 from cellcircuits.robustness import heterogeneity, stability
-from cellcircuits.settings import EdgesSettings, TraceSettings
+from cellcircuits.run import create_run
+from cellcircuits.settings import EdgesSettings, TraceSettings, settings_from_dict
 from cellcircuits.specificity import specificity
 from cellcircuits.stats import sign_flip
 from cellcircuits.tracing import Groups, trace_cells
@@ -243,3 +246,58 @@ def test_controls_are_counted_like_sources():
     assert table.loc["random", "n_directions"] == 5
     tested = sum(values["tested"].sum() for values in statistics_of(controls.of_direction(0), rule).values())
     assert table.loc["own", "n_tested"] == tested
+
+
+def test_what_was_not_traced_is_said():
+    moments = moments_of(np.ones((30, 2, 3)))
+    with pytest.raises(cc.CellCircuitsError, match="hold the readouts source, not 'other'"):
+        cc.edges(moments, readout="other")
+    with pytest.raises(cc.CellCircuitsError, match="group_by"):
+        cc.edges(moments, unit="group")
+
+
+def test_controls_are_refused_like_sources(demo_model, demo_tokens, quick_saes):
+    with pytest.raises(cc.CellCircuitsError, match="Features of layer 0 are 0 to"):
+        cc.trace_controls(demo_model, demo_tokens.take([0]), quick_saes, 0, [10_000])
+
+
+@pytest.mark.parametrize("context", ["exact", "frozen", "screen"])
+def test_a_run_compares_contexts_and_controls(tmp_path, context, demo_run_settings):
+    """Every context through the stages, on the small scGPT-format model."""
+    run = create_run(tmp_path / "run", demo_run_settings(context))
+    run_pipeline(run, Progress(), until="edges")
+    opened = cc.open_run(run.folder)
+    assert opened.controls["direction"].tolist() == ["own", "random", "feature"]
+    assert len(opened.fidelity) > 0 and (opened.fidelity["correlation"] > 0.9).all()
+    assert opened.edges["specific_q"].notna().all() and opened.edges["stability"].between(0, 1).all()
+    found = {"exact": {"exact"}, "frozen": {"frozen"}, "screen": {"exact"}}[context]
+    assert set(opened.sources["context"]) == found
+
+
+@pytest.fixture
+def demo_run_settings():
+    """Function context -> settings of a short run with controls and folds."""
+
+    def make(context: str) -> cc.Settings:
+        return settings_from_dict(
+            {
+                "model": {"family": "scgpt", "path": "demo"},
+                "cells": {"data": "demo", "n_cells": 60},
+                "train": {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096},
+                "annotate": {"null_draws": 5},
+                "trace": {
+                    "select": "frequent",
+                    "source_layers": [0, 1],
+                    "n_features": 3,
+                    "n_cells": 40,
+                    "context": context,
+                    "random_directions": 4,
+                    "matched_features": 1,
+                    "group_by": "fold",
+                    "n_folds": 4,
+                    "fidelity_cells": 30,
+                },
+            }
+        )
+
+    return make

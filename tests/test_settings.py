@@ -176,3 +176,18 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     settings = resolve_paths(settings_from_dict({"cells": {"data": "~/cells.h5ad"}}), tmp_path)
     assert settings.cells.data == "/home/me/cells.h5ad"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"trace": {"readouts": ["pre"]}}, 'trace.readouts lacks "source"'),
+        ({"edges": {"readout": "other"}}, 'trace.readouts lacks "other"'),
+        ({"edges": {"unit": "group"}}, "needs trace.group_by"),
+        ({"trace": {"context": "frozen", "readouts": ["source", "other"]}}, 'Set context = "exact"'),
+        ({"trace": {"readouts": ["source", "source"]}}, "each once"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(content, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_from_dict(content)

@@ -63,7 +63,7 @@ def edges(
 
     Raises
     ------
-    ValueError
+    SettingsError
         If the moments lack the readout or the groups asked for.
     """
     settings = EdgesSettings(**{**vars(settings or EdgesSettings()), **changes})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellcircuits.errors import RunError
+from cellcircuits.errors import RunError, SettingsError
 
 STATISTICS = ("sum_delta", "sum_squared_delta", "n_positive", "n_negative", "sum_clean")
 """First axis of `Moments.sums`."""
@@ -167,12 +167,19 @@ class Moments:
 
     def statistic(self, target_layer: int, name: str, group: str = ALL, readout: str = "source") -> np.ndarray:
         """One sum, float64 (source, target); of all groups together unless one is named."""
-        values = self.sums[target_layer][STATISTICS.index(name), :, self.readouts.index(readout)]
+        values = self.sums[target_layer][STATISTICS.index(name), :, self._readout(readout)]
         return self._of_group(values, group)
 
     def cells(self, group: str = ALL, readout: str = "source") -> np.ndarray:
         """Number of cells of each source, int64 (source,); of all groups together unless one is named."""
-        return self._of_group(self.n_cells[:, self.readouts.index(readout)], group)
+        return self._of_group(self.n_cells[:, self._readout(readout)], group)
+
+    def _readout(self, name: str) -> int:
+        if name not in self.readouts:
+            raise SettingsError(
+                f"These moments hold the readouts {', '.join(self.readouts)}, not {name!r}. Trace again with it."
+            )
+        return self.readouts.index(name)
 
     def _of_group(self, values: np.ndarray, group: str) -> np.ndarray:
         """`values` (group, ...) of one group, or their sum."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellcircuits.errors import SettingsError
 from cellcircuits.moments import ALL, SMALLEST_SD, Moments
 from cellcircuits.settings import EdgesSettings
 from cellcircuits.stats import one_sample_t, sign_flip
@@ -25,17 +26,12 @@ def pair_statistics(moments: Moments, settings: EdgesSettings, group: str = ALL)
 
     Raises
     ------
-    ValueError
+    SettingsError
         If the moments do not hold the readout, or groups are the unit and there is only one.
     """
-    if settings.readout not in moments.readouts:
-        raise ValueError(
-            f"These moments hold the readouts {', '.join(moments.readouts)}, not {settings.readout!r}. "
-            "Trace again with it."
-        )
     by_group = settings.unit == "group" and group == ALL
     if by_group and len(moments.groups) < 2:
-        raise ValueError('unit = "group" needs a trace with `group_by`; these moments have one group.')
+        raise SettingsError('unit = "group" needs a trace with `group_by`; these moments have one group.')
     return {layer: _of_layer(moments, layer, settings, group, by_group) for layer in moments.sums}
 
 

@@ -319,6 +319,14 @@ class Settings:
     findings: FindingsSettings = field(default_factory=FindingsSettings)
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
 
+    def __post_init__(self) -> None:
+        # known now, rather than after hours of tracing
+        for wanted, why in (("source", "sources are counted by it"), (self.edges.readout, "edges.readout asks for it")):
+            if wanted not in self.trace.readouts:
+                raise SettingsError(f'trace.readouts lacks "{wanted}" ({why}); it has {self.trace.readouts}. Add it.')
+        if self.edges.unit == "group" and not self.trace.group_by:
+            raise SettingsError('edges.unit = "group" needs trace.group_by: an obs column, or "fold".')
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain nested dictionary, as stored in manifests."""
         return asdict(self)

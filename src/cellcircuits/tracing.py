@@ -145,15 +145,28 @@ def trace(
     ModelError
         If an autoencoder does not fit the model, or a hidden state is NaN or infinite.
     """
+    chosen, targets = _checked(model, cells, saes, source_layer, features, target_layers)
+    settings = TraceSettings(batch_size=batch_size, context=context)
+    if readouts is not None:
+        settings = replace(settings, readouts=list(readouts))
+    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, settings)[source_layer]
+
+
+def _checked(
+    model: Model,
+    cells: Tokens,
+    saes: dict[int, TopKSAE],
+    source_layer: int,
+    features: Sequence[int],
+    target_layers: Sequence[int] | None,
+) -> tuple[np.ndarray, list[int]]:
+    """(features, target layers), if model, cells and autoencoders fit and have them."""
     check_saes(saes, model.d_model, model.n_layers, cells.info.get("input_mode", ""))
     targets = targets_above(source_layer, target_layers, saes)
     chosen = np.asarray(features, dtype=np.int64)
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < saes[source_layer].n_features:
         raise SettingsError(f"Features of layer {source_layer} are 0 to {saes[source_layer].n_features - 1}.")
-    settings = TraceSettings(batch_size=batch_size, context=context)
-    if readouts is not None:
-        settings = replace(settings, readouts=list(readouts))
-    return trace_cells(model, cells, saes, {source_layer: chosen}, {source_layer: targets}, settings)[source_layer]
+    return chosen, targets
 
 
 def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, TopKSAE]) -> list[int]:
@@ -198,21 +211,9 @@ def trace_controls(
     SettingsError, ModelError
         As `trace` does.
     """
-    chosen = np.asarray(features, dtype=np.int64)
-    targets = targets_above(source_layer, target_layers, saes)
+    chosen, targets = _checked(model, cells, saes, source_layer, features, target_layers)
     settings = replace(TraceSettings(context=context), readouts=list(readouts))
     matched = np.zeros((len(chosen), 0), dtype=np.int64)
-    vectors = control_directions(saes[source_layer], source_layer, chosen, matched, n_random, seed)
-    names = direction_names(n_random, 0)
-    found = trace_cells(
-        model,
-        cells,
-        saes,
-        {source_layer: chosen},
-        {source_layer: targets},
-        settings,
-        None,
-        {source_layer: vectors},
-        names,
-    )
-    return found[source_layer]
+    vectors = {source_layer: control_directions(saes[source_layer], source_layer, chosen, matched, n_random, seed)}
+    sources, above, names = {source_layer: chosen}, {source_layer: targets}, direction_names(n_random, 0)
+    return trace_cells(model, cells, saes, sources, above, settings, None, vectors, names)[source_layer]

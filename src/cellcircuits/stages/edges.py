@@ -13,7 +13,6 @@ import pandas as pd
 
 from cellcircuits.control_table import control_counts, control_table, sample_size_curve, sweep
 from cellcircuits.edge_calling import Blocks, count_pairs, edges_of_layer, sign_shares
-from cellcircuits.errors import RunError
 from cellcircuits.fidelity import fidelity
 from cellcircuits.gene_effects import gene_effects
 from cellcircuits.moments import Moments, load_moments, trace_files
@@ -47,19 +46,18 @@ def call_trace(run: Run, progress: Progress) -> Parts:
     controls = trace_files(folder, "controls")
     parts: Parts = {name: [] for name in NAMES}
     counts = []
-    try:
-        with progress.task("Calling edges", len(blocks)) as advance:
-            for layer, loads in blocks.items():
-                beyond = None
-                if layer in controls:
-                    counts.append(_judge_controls(_load_layer(controls[layer]), settings, parts))
-                    beyond = specificity(_load_layer(controls[layer]), settings.readout)
-                _call_layer(loads, beyond, settings, symbols, parts)
-                _compare_contexts(run, layer, parts)
-                advance(1)
-        parts["signs"].append(sign_shares(list(blocks.values()), settings))
-    except ValueError as error:
-        raise RunError(f"The trace in {folder} cannot be read as [edges] asks: {error}") from error
+    with progress.task("Calling edges", len(blocks)) as advance:
+        for layer, loads in blocks.items():
+            beyond, own = None, None
+            if layer in controls:
+                moments = _load_layer(controls[layer])
+                counts.append(_judge_controls(moments, settings, parts))
+                beyond, own = specificity(moments, settings.readout), moments.of_direction(0)
+                del moments  # many times as large as the sources
+            _call_layer(loads, beyond, settings, symbols, parts)
+            _compare_contexts(run, layer, own, parts)
+            advance(1)
+    parts["signs"].append(sign_shares(list(blocks.values()), settings))
     if counts:
         parts["controls"].append(control_table(counts, _context_of(run, "controls")))
     return parts
@@ -96,15 +94,16 @@ def _call_layer(
         parts["gene_effects"].append(gene_effects(moments, symbols, settings.min_cells))
 
 
-def _compare_contexts(run: Run, layer: int, parts: Parts) -> None:
-    """What the frozen context leaves out, from sources traced in both; controls hold the sources' own direction."""
+def _compare_contexts(run: Run, layer: int, own: Moments | None, parts: Parts) -> None:
+    """What the frozen context leaves out, from sources traced in both.
+
+    `own` are the sources as they were traced among the controls, if there are any.
+    """
     folder, settings = run.path("trace"), run.settings.edges
     exact, frozen = (trace_files(folder, kind).get(layer, []) for kind in ("exact", "frozen"))
-    controls = trace_files(folder, "controls").get(layer, [])
     if exact and frozen:
         parts["fidelity"].append(fidelity(_load_layer(exact), _load_layer(frozen), settings))
-    elif run.settings.trace.context == "exact" and controls and _context_of(run, "controls") == "frozen":
-        own = _load_layer(controls).of_direction(0)
+    elif run.settings.trace.context == "exact" and own is not None and _context_of(run, "controls") == "frozen":
         parts["fidelity"].append(fidelity(_load_layer(trace_files(folder)[layer]), own, settings))
 
 

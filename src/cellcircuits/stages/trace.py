@@ -88,7 +88,7 @@ def _trace_plans(tracing: _Tracing, features: pd.DataFrame) -> dict[str, TracePl
     tokens = load_tokens(run.path("cells"))
     main = tracing.compute("", make_plan(tokens, features, settings, record["n_layers"], _inputs(run)))
     plans = {"": main}
-    controls = control_plan(main, features, settings, record["has_frozen_context"])
+    controls = control_plan(main, features, settings, record.get("has_frozen_context", False))
     if controls is not None:
         plans["controls"] = tracing.compute("controls", controls)
     if settings.context == "screen":
