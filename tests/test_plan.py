@@ -109,7 +109,7 @@ EVERY_READOUT = ["source", "target", "other", "pre", "computed"]
 @pytest.mark.parametrize("make_sae", [always_active, rarely_active])
 @pytest.mark.parametrize(
     ("context", "readouts"),
-    [("exact", ["source"]), ("exact", EVERY_READOUT), ("exact", ["pre"]), ("frozen", ["source", "computed"])],
+    [("exact", ["source"]), ("exact", EVERY_READOUT), ("exact", ["source", "pre"]), ("frozen", ["source", "computed"])],
 )
 @pytest.mark.parametrize(
     ("sources", "targets"), [({0: [0, 1, 2], 1: [5, 6, 7]}, [1, 2, 3]), ({0: [1, 2, 3]}, [2]), ({2: [4, 5, 6]}, [3])]
