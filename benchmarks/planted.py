@@ -6,28 +6,34 @@
 Every caller of `CALLERS` turns one traced model into a table of edges; to judge another verdict or another readout, add
 a caller. An edge that is called counts as true when source, target and the readout at which it was seen are those of
 an edge of the truth table. False-edge rate: called pairs that are no edges, of all such pairs whose source is active in
-any cell. Numbers are over all seeds together, in brackets the lowest and the highest of one seed.
+any cell. Numbers are over all seeds together, in brackets the lowest and the highest of one seed. The last table says
+what the same rules call when control directions are taken out in the place of the sources: all of it is false.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 import cellcircuits as cc
+from cellcircuits.control_table import control_counts
 from cellcircuits.models.planted import KINDS, Planted, planted
+from cellcircuits.settings import EdgesSettings
 
 PAIR = ["source_layer", "source_feature", "target_layer", "target_feature"]
 KEY = [*PAIR, "readout"]
+READOUTS = ["source", "pre", "computed"]
+N_RANDOM = 16
+DIRECTIONS = ("own", "random", "feature")
 NO_ROLE, FEW_CELLS = "no role", "source in fewer than 20 cells"
 
 
@@ -35,8 +41,13 @@ class Case(NamedTuple):
     """One planted model, traced."""
 
     planted: Planted
-    moments: list[cc.Moments]
-    """Of each source layer."""
+    controls: list[cc.Moments]
+    """Of each source layer: its features' own directions and random ones."""
+
+    @property
+    def moments(self) -> list[cc.Moments]:
+        """Of each source layer."""
+        return [controls.of_direction(0) for controls in self.controls]
 
 
 class Caller(NamedTuple):
@@ -47,14 +58,27 @@ class Caller(NamedTuple):
     """Table of called edges with the columns of `KEY` and mean_delta."""
 
 
-def rule_edges(case: Case, rule: str) -> pd.DataFrame:
-    """What `cellcircuits.edges` calls, which reads targets where the source is active."""
-    return pd.concat([cc.edges(moments, rule=rule) for moments in case.moments]).assign(readout="source")
+def rule_edges(case: Case, rule: str, readouts: Sequence[str] = ("source",), **changes: Any) -> pd.DataFrame:
+    """What `cellcircuits.edges` calls at any of the readouts."""
+    found = []
+    for moments, controls in zip(case.moments, case.controls, strict=True):
+        for readout in set(readouts) & set(moments.readouts):
+            edges = cc.edges(moments, controls=controls, rule=rule, readout=readout, **changes)
+            found.append(edges.assign(readout=readout))
+    return pd.concat(found)
+
+
+def computed_sign(case: Case) -> pd.DataFrame:
+    """The specific edges at both readouts; where something is computed at the source, the sign is that of this part."""
+    found = rule_edges(case, "calibrated", ("source", "other"), require_specific=True)
+    return found.assign(mean_delta=found["mean_delta"].where(found["readout"] == "other", found["computed_delta"]))
 
 
 CALLERS = [
     Caller("published", partial(rule_edges, rule="published")),
     Caller("calibrated", partial(rule_edges, rule="calibrated")),
+    Caller("calibrated, also elsewhere", partial(rule_edges, rule="calibrated", readouts=("source", "other"))),
+    Caller("and specific", computed_sign),
 ]
 RATES = {
     "precision": ("true", "called"),
@@ -70,14 +94,20 @@ def source_layers(case: Planted) -> list[int]:
     return sorted({0, *case.truth.source_layer})
 
 
-def trace_case(kind: str, seed: int, n_cells: int, strength: float) -> Case:
-    """Make one model and trace all features of its source layers."""
-    made = planted(kind, seed, n_cells, strength)
-    moments = []
+def trace_case(kind: str, seed: int, n_cells: int, strength: float, n_random: int = N_RANDOM, **changes: Any) -> Case:
+    """Make one model and trace all features of its source layers, and control directions in their place.
+
+    Where an attention head carries something, exactly and with what happens elsewhere.
+    """
+    made = planted(kind, seed, n_cells, strength, **changes)
+    how = ("exact", [*READOUTS, "other"]) if KINDS[kind].relays else ("frozen", READOUTS)
+    given = partial(cc.trace_controls, made.model, made.cells, made.saes, n_random=n_random, seed=seed)
+    controls = []
     for layer in source_layers(made):
-        features = range(made.saes[layer].n_features)
-        moments.append(cc.trace(made.model, made.cells, made.saes, layer, features, batch_size=len(features)))
-    return Case(made, moments)
+        features = np.arange(made.saes[layer].n_features)
+        matched = np.stack([np.roll(features, shift) for shift in (1, 2)], axis=1)
+        controls.append(given(layer, features, matched=matched, context=how[0], readouts=how[1]))
+    return Case(made, controls)
 
 
 def all_pairs(case: Case) -> pd.DataFrame:
@@ -116,11 +146,13 @@ def counts(judged: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def measure(kind: str, seed: int, n_cells: int, strength: float) -> pd.DataFrame:
-    """Everything judged of one model by all callers."""
+def measure(kind: str, seed: int, n_cells: int, strength: float, d_model: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Everything judged of one model by all callers, and what its control directions make."""
     torch.set_num_threads(1)
-    case = trace_case(kind, seed, n_cells, strength)
-    return pd.concat([judge(case, caller).assign(model=kind, seed=seed, caller=caller.name) for caller in CALLERS])
+    case = trace_case(kind, seed, n_cells, strength, d_model=d_model)
+    judged = [judge(case, caller).assign(model=kind, seed=seed, caller=caller.name) for caller in CALLERS]
+    counted = pd.concat([control_counts(controls, EdgesSettings()) for controls in case.controls])
+    return pd.concat(judged), counted.assign(model=kind, seed=seed)
 
 
 def rate(counted: pd.DataFrame, column: str) -> str:
@@ -165,22 +197,39 @@ def roles_table(judged: pd.DataFrame) -> list[list[object]]:
     return sorted(rows, key=lambda row: (row[2] == "no", row[0], row[1]))
 
 
+def controls_table(counted: pd.DataFrame) -> list[list[object]]:
+    """One row per kind of model: edges of its sources and of a control direction in their place, mean over seeds."""
+    rows = []
+    verdicts = ["edges_published", "edges_exist", "edges_specific"]
+    for kind, group in counted.groupby("model", sort=False):
+        by_direction = group.groupby("direction")[["n_tested", *verdicts]].mean()
+        edges = [f"{by_direction.loc[direction, name]:,.2f}" for name in verdicts for direction in DIRECTIONS]
+        rows.append([kind, f"{by_direction['n_tested'].iloc[0]:,.0f}", *edges])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--seeds", type=int, default=5, help="models of each kind")
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--strength", type=float, default=2.0, help="mean / sd over cells of planted effects")
+    parser.add_argument("--width", type=int, default=256, help="d_model")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     given = parser.parse_args()
     started = perf_counter()
-    jobs = [(kind, seed, given.cells, given.strength) for kind in given.kinds for seed in range(given.seeds)]
+    how = given.cells, given.strength, given.width
+    jobs = [(kind, seed, *how) for kind in given.kinds for seed in range(given.seeds)]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        judged = pd.concat(pool.map(measure, *zip(*jobs, strict=True)), ignore_index=True)
-    print(f"{given.seeds} seeds, {given.cells} cells, strength {given.strength:g}\n")
+        measured = zip(*pool.map(measure, *zip(*jobs, strict=True)), strict=True)
+        judged, controls = (pd.concat(parts, ignore_index=True) for parts in measured)
+    print(f"{given.seeds} seeds, {given.cells} cells, strength {given.strength:g}, width {given.width}\n")
     print_table(["model", "caller", "edges", "called", *RATES, "false edges by role"], models_table(judged))
     print("\nShare of pairs called, by role, all models together:\n")
     print_table(["role", "readout", "edge", "pairs", *(caller.name for caller in CALLERS)], roles_table(judged))
+    print("\nPairs called for the sources, and for a random direction or another feature's in their place (means):\n")
+    columns = [f"{rule}, {whose}" for rule in ("published", "calibrated", "and specific") for whose in DIRECTIONS]
+    print_table(["model", "tested", *columns], controls_table(controls))
     print(f"\n{perf_counter() - started:.0f} s")
 
 

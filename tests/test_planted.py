@@ -14,6 +14,7 @@ import cellcircuits as cc
 from cellcircuits.models.planted import KINDS, READING_FLOOR, Planted, planted
 from cellcircuits.models.planted_draft import (
     BITS_PER_BLOCK,
+    DEAD_ZONE,
     N_CONTEXT,
     N_FEATURES,
     N_LAYERS,
@@ -23,6 +24,7 @@ from cellcircuits.models.planted_draft import (
     N_SENDERS,
     N_SPECIAL,
     N_STATE,
+    RELAY_GAIN,
     STATE_ACTIVATION,
 )
 from cellcircuits.tokens import Tokens
@@ -100,15 +102,16 @@ def expected_change(made: Planted, cells: Tokens, row) -> np.ndarray:
     if row.kind == "attention":
         sending = senders(cells)
         mean = (source * sending).sum(1, keepdims=True) / sending.sum(1, keepdims=True)
-        return -row.strength * mean * (cells.gene_mask & ~sending)
+        return -row.strength * np.maximum(mean - DEAD_ZONE / RELAY_GAIN, 0) * (cells.gene_mask & ~sending)
     if row.kind in ("gated", "gate"):
         other = same[same.kind == ("gate" if row.kind == "gated" else "gated")].iloc[0]
         return -row.strength * np.maximum(source + activations(made, cells, (0, other.source_feature)) - 2, 0)
     if row.kind == "saturated":
         (partner,) = set(same[same.kind == "saturated"].source_feature) - {row.source_feature}
         other = activations(made, cells, (0, partner))
-        return -row.strength * (np.minimum(source + other, CEILING) - np.minimum(other, CEILING))
-    return -(row.strength + row.projection) * source
+        driving = (np.clip(both - DEAD_ZONE, 0, CEILING) for both in (source + other, other))
+        return -row.strength * np.subtract(*driving)
+    return -row.strength * np.maximum(source - DEAD_ZONE, 0) - row.projection * source
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -284,7 +287,7 @@ def test_the_engine_finds_direct_edges_of_the_planted_size():
     for row in true.itertuples():
         values = active[..., row.source_feature]
         counts = (values > 0).sum(1)
-        mean = (values.sum(1)[counts > 0] / counts[counts > 0]).mean()
+        mean = (np.maximum(values - DEAD_ZONE, 0).sum(1)[counts > 0] / counts[counts > 0]).mean()
         assert row.mean_delta == pytest.approx(-row.strength * mean, rel=0.35)
 
 
@@ -334,6 +337,7 @@ def test_frozen_context_runs_and_is_exact_one_layer_up(kind):
         ({"kind": "nonsense"}, "There is no kind 'nonsense' of planted model; possible are direct, chain"),
         ({"strength": 0.0}, "needs n_cells >= 1, strength > 0"),
         ({"n_cells": 0}, "needs n_cells >= 1"),
+        ({"d_model": 64}, "needs a width of at least 106, divisible by 4; d_model = 64"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):

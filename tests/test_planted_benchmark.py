@@ -64,8 +64,18 @@ def test_nothing_called_is_nothing_found():
 
 def test_every_caller_judges_every_model(capsys):
     module = benchmark()
-    judged = pd.concat([module.measure(kind, 0, 25, 2.0) for kind in ("direct", "null_exact")], ignore_index=True)
+    measured = zip(*(module.measure(kind, 0, 25, 2.0, 112) for kind in ("direct", "null_exact")), strict=True)
+    judged, controls = (pd.concat(parts, ignore_index=True) for parts in measured)
     rows = module.models_table(judged)
     assert [row[:2] for row in rows] == [[k, c.name] for k in ("direct", "null_exact") for c in module.CALLERS]
     module.print_table(["role", "readout", "edge", "pairs", "published", "calibrated"], module.roles_table(judged))
     assert "| direct | source | yes | 12 |" in capsys.readouterr().out
+    made = module.controls_table(controls)
+    assert [row[0] for row in made] == ["direct", "null_exact"]
+    own = {
+        verdict: float(value) for verdict, value in zip(("exist", "specific"), (made[0][5], made[0][8]), strict=True)
+    }
+    called = judged[judged.called & (judged.model == "direct")].groupby("caller").size()
+    assert own == {"exist": called["calibrated"], "specific": called["and specific"]}
+    # what persists of a random direction exists wherever it is read, and is not specific
+    assert float(made[1][5]) == 0 < 100 < float(made[1][6]) and made[1][9] == "0.00"

@@ -32,12 +32,17 @@ def control_directions(
     matched
         int (source, n_matched): features whose decoder directions serve as controls.
     n_random, seed
-        Gaussian directions, the same for all sources of a layer; each depends on `seed`, layer and its number only.
+        Gaussian directions, drawn for every source anew, so that together they say much of each target; each depends
+        on `seed`, layer, feature and its number only.
     """
     own = sae.W_dec[torch.as_tensor(features)]
     length = own.norm(dim=1)[:, None, None]
-    drawn = [np.random.default_rng([seed, layer, i]).standard_normal(sae.d_model) for i in range(n_random)]
-    random = torch.from_numpy(np.array(drawn, dtype=np.float32).reshape(n_random, sae.d_model)).to(own)
+    drawn = [
+        np.random.default_rng([seed, layer, int(feature), i]).standard_normal(sae.d_model)
+        for feature in features
+        for i in range(n_random)
+    ]
+    random = torch.from_numpy(np.array(drawn, dtype=np.float32).reshape(len(features), n_random, sae.d_model)).to(own)
     others = sae.W_dec[torch.as_tensor(matched.reshape(-1))].reshape(len(features), -1, sae.d_model)
-    controls = torch.cat([random.expand(len(features), -1, -1), others], dim=1)
+    controls = torch.cat([random, others], dim=1)
     return torch.cat([own[:, None], torch.nn.functional.normalize(controls, dim=2) * length], dim=1)

@@ -51,7 +51,9 @@ def trace_cells(
     """
     tracer = Tracer(model, saes, settings)
     groups = groups or Groups((ALL,), np.zeros(len(cells), dtype=np.int64))
-    n_tokens = int(cells.ids.max()) + 1 if tracer.everywhere and len(cells.gene_ids) == 0 else len(cells.gene_ids)
+    n_tokens = 0
+    if tracer.everywhere and direction_names == (OWN,):  # sums by gene are of the sources' own directions alone
+        n_tokens = len(cells.gene_ids) or int(cells.ids.max()) + 1
     moments = {
         layer: Moments.zeros(
             layer,
@@ -60,7 +62,7 @@ def trace_cells(
             groups.names,
             tuple(settings.readouts),
             direction_names,
-            n_tokens if tracer.everywhere else 0,
+            n_tokens,
         )
         for layer, features in sources.items()
     }
@@ -192,19 +194,21 @@ def trace_controls(
     target_layers: Sequence[int] | None = None,
     *,
     n_random: int = TraceSettings.random_directions,
+    matched: np.ndarray | None = None,
     context: Literal["exact", "frozen"] = "frozen",
     readouts: Sequence[Readout] = ("source", "computed"),
     seed: int = 0,
 ) -> Moments:
     """Remove, in place of each feature, its own direction and random ones of the same norm: the controls of `edges`.
 
-    Each random direction is fixed over positions and cells. The arguments are those of `trace`; `n_random` is the
-    number of random directions. In a run, `trace.random_directions` and `trace.matched_features` do the same.
+    Each direction is fixed over positions and cells. The arguments are those of `trace`; `n_random` is the number of
+    random directions, `matched` (source, number) holds features whose decoder directions serve as controls of each
+    source as well. In a run, `trace.random_directions` and `trace.matched_features` do the same.
 
     Returns
     -------
     Moments
-        With several directions per source: "own", "random 0", ...
+        With several directions per source: "own", "random 0", ..., "feature 0", ...
 
     Raises
     ------
@@ -213,7 +217,7 @@ def trace_controls(
     """
     chosen, targets = _checked(model, cells, saes, source_layer, features, target_layers)
     settings = replace(TraceSettings(context=context), readouts=list(readouts))
-    matched = np.zeros((len(chosen), 0), dtype=np.int64)
+    matched = np.zeros((len(chosen), 0), dtype=np.int64) if matched is None else matched
     vectors = {source_layer: control_directions(saes[source_layer], source_layer, chosen, matched, n_random, seed)}
-    sources, above, names = {source_layer: chosen}, {source_layer: targets}, direction_names(n_random, 0)
+    sources, above, names = {source_layer: chosen}, {source_layer: targets}, direction_names(n_random, matched.shape[1])
     return trace_cells(model, cells, saes, sources, above, settings, None, vectors, names)[source_layer]

@@ -34,6 +34,8 @@ from cellcircuits.models.planted_circuits import (
     plant_saturated,
 )
 from cellcircuits.models.planted_draft import (
+    CONTEXT_LEVEL,
+    FLAG_LEVEL,
     N_CONTEXT,
     N_FEATURES,
     N_LAYERS,
@@ -47,6 +49,7 @@ from cellcircuits.models.planted_draft import (
     N_TOKENS,
     RELAY_GAIN,
     STATE_ACTIVATION,
+    Directions,
     Draft,
     TrueEffect,
     draw_directions,
@@ -129,7 +132,8 @@ class Planted:
     truth: pd.DataFrame
     """One row per pair with a role, all others are no edges. Columns: source_layer, source_feature, target_layer,
     target_feature; `kind`; `readout`, the positions at which the effect appears ("source": where the source is active,
-    "other": elsewhere); `strength`, the target's rise per unit of source activation by computation; `projection`, its
+    "other": elsewhere); `strength`, the target's rise by computation, per unit of source activation above
+    `planted_draft.DEAD_ZONE`; `projection`, its
     rise by mere persistence of the source's vector; `sign` of the strength, or where nothing is computed of the
     projection (removing the source does the opposite); `is_edge`: something is computed."""
 
@@ -143,6 +147,7 @@ def planted(
     overlap: float = 0.0,
     k: int | None = None,
     norm: Norm | None = None,
+    d_model: int = 256,
 ) -> Planted:
     """A model of 3 layers with 24 features each whose circuit is known by construction.
 
@@ -162,6 +167,9 @@ def planted(
         Features that the autoencoders above layer 0 let through, of 24; None: what the kind has.
     norm
         "layer" or "none"; None: what the kind has.
+    d_model
+        Width. A random direction has 1 / sqrt(d_model) of its length along any other, so in a wider model a source is
+        easier to tell from random directions.
 
     Raises
     ------
@@ -176,7 +184,10 @@ def planted(
     circuit_rng, cell_rng = (np.random.default_rng((seed, stream)) for stream in range(2))
     made_of = KINDS[kind]
     made_of = made_of._replace(norm=norm or made_of.norm, k=k or made_of.k)
-    draft = _draft(made_of, circuit_rng, strength, overlap)
+    # single dimensions do not sum to zero, as LayerNorm needs it
+    rotated = made_of.rotated or made_of.norm == "layer"
+    directions = draw_directions(circuit_rng, d_model, rotated, made_of.relays)
+    draft = _draft(made_of, directions, circuit_rng, strength, overlap)
     units = [hidden_units(draft, block) for block in range(N_LAYERS)]
     embedding = _embedding(draft)
     model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, made_of.norm)
@@ -185,9 +196,7 @@ def planted(
     return Planted(kind, seed, model, draw_cells(cell_rng, n_cells, embedding.gene_ids), saes, truth)
 
 
-def _draft(made_of: Kind, rng: np.random.Generator, strength: float, overlap: float) -> Draft:
-    # single dimensions do not sum to zero, as LayerNorm needs it
-    directions = draw_directions(rng, made_of.rotated or made_of.norm == "layer", made_of.relays)
+def _draft(made_of: Kind, directions: Directions, rng: np.random.Generator, strength: float, overlap: float) -> Draft:
     draft = Draft(rng, strength, directions, made_of.density, made_of.base)
     for plant in made_of.circuits:
         plant(draft)
@@ -205,8 +214,8 @@ def _embedding(draft: Draft) -> Embedding:
     first_receiver, first_rare = N_SPECIAL + N_SENDERS, N_TOKENS - N_RARE_GENES
     is_receiver = (token >= first_receiver) & (token < first_rare)
     is_sender = (token >= N_SPECIAL) & ~is_receiver
-    fixed = np.column_stack([is_sender, is_receiver, token == 1]) @ flags
-    context = draft.directions.context
+    fixed = np.column_stack([is_sender, is_receiver, token == 1]) @ (FLAG_LEVEL * flags)
+    context = CONTEXT_LEVEL * draft.directions.context
     states = STATE_ACTIVATION * features[0, N_REGULAR + N_RARE :]
     names = np.array([""] * N_SPECIAL + [f"GENE{i}" for i in range(N_TOKENS - N_SPECIAL)])
     state_off = np.concatenate([-context, np.zeros_like(states)])
@@ -216,7 +225,9 @@ def _embedding(draft: Draft) -> Embedding:
 def _relay(draft: Draft) -> Relay:
     directions = draft.directions
     sender, receiver, sink = directions.flags
-    return Relay(1, directions.features[0, :N_REGULAR], RELAY_GAIN * directions.relays, sender, receiver, sink)
+    return Relay(
+        1, directions.features[0, :N_REGULAR], RELAY_GAIN * directions.relays, sender, receiver, sink, FLAG_LEVEL
+    )
 
 
 def _autoencoder(draft: Draft, layer: int, k: int) -> TopKSAE:

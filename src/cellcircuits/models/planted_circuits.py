@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellcircuits.models.planted_draft import (
+    DEAD_ZONE,
     N_FEATURES,
     N_RARE,
     N_REGULAR,
@@ -29,7 +30,7 @@ def plant_chains(draft: Draft, n_chains: int = 4) -> None:
     """A drives B in layer 1, B drives C in layer 2; A -> C is an edge too, of total effect, by no path of its own."""
     for number in range(n_chains):
         first, middle, last = draft.take_source(), draft.take_target(1), draft.take_target(2)
-        lower, upper = draft.rng.uniform(0.3, 0.45, size=2) * ((-1) ** number, (-1) ** (number // 2))
+        lower, upper = draft.rng.uniform(0.45, 0.6, size=2) * ((-1) ** number, (-1) ** (number // 2))
         draft.connect(1, first, middle, lower)
         draft.connect(2, N_FEATURES + middle, last, upper)
         draft.note((0, first), (1, middle), "direct", strength=lower)
@@ -40,7 +41,8 @@ def plant_chains(draft: Draft, n_chains: int = 4) -> None:
 def plant_attention(draft: Draft, n_sources: int = 5) -> None:
     """Sources whose mean over the senders an attention head brings to the receivers, where it drives a target.
 
-    `strength` is per unit of that mean. Nothing reaches the senders, hence nothing any position of the source.
+    `strength` is per unit of that mean, above DEAD_ZONE / RELAY_GAIN. Nothing reaches the senders, hence nothing any
+    position of the source.
     """
     for number in range(n_sources):
         source, layer = draft.take_source(), 1 + number % 2
@@ -60,7 +62,7 @@ def plant_gated(draft: Draft, n_gates: int = 3) -> None:
     for number in range(n_gates):
         source, gate, layer = draft.take_source(), N_REGULAR + N_RARE + number, 1 + number % 2
         target = draft.take_target(layer)
-        coefficient = float(draft.rng.uniform(0.4, 0.8)) * (-1) ** (number // 2)
+        coefficient = float(draft.rng.uniform(0.6, 1.0)) * (-1) ** (number // 2)
         draft.connect(layer, source, target, coefficient / 2)
         draft.mean[layer][source, target] = 0
         own = draft.directions.features
@@ -71,7 +73,7 @@ def plant_gated(draft: Draft, n_gates: int = 3) -> None:
 
 
 def plant_saturated(draft: Draft, n_pairs: int = 3, ceiling: float = 0.8) -> None:
-    """target += strength * min(source + partner, ceiling): one active source already reaches the ceiling.
+    """target += strength * min(relu(source + partner - DEAD_ZONE), ceiling): one active source reaches the ceiling.
 
     The partner is active at most genes of the source, and there the removal of one of them changes nothing.
     """
@@ -84,7 +86,7 @@ def plant_saturated(draft: Draft, n_pairs: int = 3, ceiling: float = 0.8) -> Non
         coefficient = float(draft.rng.uniform(0.4, 0.8)) * (-1) ** number
         own = draft.directions.features
         reads, writes = own[0, source] + own[0, partner], coefficient * own[layer, target]
-        draft.units[layer] += [(reads, 0.0, writes), (reads, -ceiling, -writes)]
+        draft.units[layer] += [(reads, -DEAD_ZONE, writes), (reads, -DEAD_ZONE - ceiling, -writes)]
         for feature in (source, partner):
             draft.connect(layer, feature, target, coefficient / 4)
             draft.mean[layer][feature, target] = 0

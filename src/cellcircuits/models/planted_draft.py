@@ -4,7 +4,7 @@ The features of layer 0 are switched on by genes (regular ones by a quarter of t
 few cells have, state features by the state of the cell); those of layers 1 and 2 have a base level at every gene. Block
 l lets a source with activation a change target t of layer l by
 
-    (mean + spread . c) a,     c = the l-th half of the cell's context: independent coins, +1 or -1
+    (mean + spread . c) relu(a - DEAD_ZONE),     c = the l-th half of the cell's context: independent coins, +1 or -1
 
 so over cells an effect has |mean| / sd = |mean| / |spread| (less what the activations vary). An unplanted pair has
 mean 0 and a spread all the same: its target responds in every cell, with a sign that is a toss of coins. All pairs of
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cellcircuits.errors import SettingsError
 from cellcircuits.models.planted_model import HiddenUnits
 
 N_LAYERS = 3
@@ -34,12 +35,20 @@ N_TOKENS = N_SPECIAL + N_SENDERS + N_RECEIVERS + N_RARE_GENES
 STATE_ACTIVATION = 1.5
 BASE_LEVEL = {1: (2.0, 3.0), 2: (3.5, 5.0)}
 """{layer: lowest and highest activation of its features before anything drives them}."""
-RELAY_GAIN = 2.0
+RELAY_GAIN = 4.0
+DEAD_ZONE = 0.3
+"""Activation below which a source drives nothing. Without it the units of all that is off would stand at their kink,
+and every target would respond to the removal of any direction, which has some content in all others."""
+FLAG_LEVEL = 20.0
+"""Content of the directions that attention looks for: large, so that it looks elsewhere only if these are taken out."""
 BACKGROUND = 0.05
 """Size of `spread` of an unplanted pair, per unit of activation; less for layer 1, whose features are always on."""
 BACKGROUND_OF_LAYER_1 = 0.02
 LARGEST_ACTIVATION = 8.0
 """No source that is read together with the context exceeds this."""
+CONTEXT_LEVEL = LARGEST_ACTIVATION / 2
+"""Content of a coin's direction is + or - this: large, as what a cell is shows at all its positions. Smaller content
+that is read with more weight would make every target lean on a few directions, and so respond to any removal."""
 
 
 class TrueEffect(NamedTuple):
@@ -64,15 +73,23 @@ class Directions(NamedTuple):
     """(layer, feature, d_model)."""
     relays: np.ndarray
     context: np.ndarray
-    """(bit, d_model): +1 or -1 times these."""
+    """(bit, d_model): + or - `CONTEXT_LEVEL` times these."""
     flags: np.ndarray
     """Sender, receiver, sink."""
 
 
-def draw_directions(rng: np.random.Generator, rotated: bool, relays: bool) -> Directions:
-    """Directions without content in the two anchor dimensions that sum to zero; not rotated: single dimensions."""
+def draw_directions(rng: np.random.Generator, d_model: int, rotated: bool, relays: bool) -> Directions:
+    """Directions without content in the two anchor dimensions that sum to zero; not rotated: single dimensions.
+
+    Raises
+    ------
+    SettingsError
+        If they do not fit into `d_model` dimensions.
+    """
     sizes = [N_LAYERS * N_FEATURES, N_RELAYS if relays else 0, N_CONTEXT, 3]
-    n, d_model = sum(sizes), 4 * -(-(sum(sizes) + 3) // 4)
+    n = sum(sizes)
+    if d_model < n + 3 or d_model % 4:
+        raise SettingsError(f"This circuit needs a width of at least {n + 3}, divisible by 4; d_model = {d_model}.")
     basis = np.eye(d_model)[2 : n + 2]
     if rotated:
         # the first column is what all others must be orthogonal to: in the space without anchors, the sum
@@ -184,7 +201,8 @@ def draw_level(rng: np.random.Generator, layer: int) -> np.ndarray:
 def hidden_units(draft: Draft, block: int) -> HiddenUnits:
     """All hidden units of a block.
 
-    A product of activation a and coin c takes two: 2 relu(a + L (c - 1) / 2) - relu(a) is c a for 0 <= a <= L.
+    With a = relu(activation - DEAD_ZONE), a product of a and coin c takes two: 2 relu(a + L (c - 1) / 2) - relu(a) is
+    c a for 0 <= a <= L.
     """
     d_model = draft.directions.context.shape[1]
     parts = [(np.zeros((0, d_model)), np.zeros(0), np.zeros((0, d_model)))]
@@ -194,12 +212,12 @@ def hidden_units(draft: Draft, block: int) -> HiddenUnits:
         mean, spread = draft.mean[block], draft.spread[block]
         linear = mean - spread.sum(axis=-1)
         used = linear.any(axis=1)
-        parts.append((inputs[used], np.zeros(int(used.sum())), linear[used] @ targets))
+        parts.append((inputs[used], np.full(int(used.sum()), -DEAD_ZONE), linear[used] @ targets))
         context = draft.directions.context[(block - 1) * BITS_PER_BLOCK : block * BITS_PER_BLOCK]
         for bit, direction in enumerate(context):
             used = spread[..., bit].any(axis=1)
-            reads = inputs[used] + LARGEST_ACTIVATION / 2 * direction
+            reads = inputs[used] + direction
             writes = 2 * spread[used, :, bit] @ targets
-            parts.append((reads, np.full(len(reads), -LARGEST_ACTIVATION / 2), writes))
+            parts.append((reads, np.full(len(reads), -CONTEXT_LEVEL - DEAD_ZONE), writes))
     parts += [(reads[None], np.array([bias]), writes[None]) for reads, bias, writes in draft.units[block]]
     return HiddenUnits(*(np.concatenate(part) for part in zip(*parts, strict=True)))

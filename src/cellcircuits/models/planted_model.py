@@ -27,7 +27,7 @@ from cellcircuits.tokens import Tokens
 
 Norm = Literal["layer", "none"]
 N_HEADS = 2
-ANCHOR = 300.0
+ANCHOR = 400.0
 """Constant content of the first two dimensions, large against everything else."""
 FOCUS = 40.0
 """Attention score of the keys that are looked for; all others have 0 and get a share of exp(-40)."""
@@ -59,6 +59,8 @@ class Relay(NamedTuple):
     """float64 (d_model,): direction that marks senders; so also `receiver` and `sink`."""
     receiver: np.ndarray
     sink: np.ndarray
+    level: float
+    """Content of the marked positions in their direction."""
 
 
 class Embedding(NamedTuple):
@@ -161,7 +163,7 @@ def wire_attention(block: EncoderBlock, relay: Relay) -> None:
     if n_relays > d_head:
         raise ModelError(f"A head of width {d_head} cannot carry {n_relays} directions.")
     sender, receiver, sink = (torch.from_numpy(flag).float() for flag in (relay.sender, relay.receiver, relay.sink))
-    scale = (FOCUS * d_head**0.5) ** 0.5
+    scale = (FOCUS * d_head**0.5) ** 0.5 / relay.level
     query, key, value = (block.qkv.weight[i * d_model : (i + 1) * d_model] for i in range(3))
     query[0], key[0] = scale * receiver, scale * sender
     query[1], key[1] = scale * (sender + sink), scale * sink
