@@ -147,6 +147,10 @@ of Kendiukhov 2026 also `source`.
 
 `quality.json`: `variance_explained` (1 - squared error / variance, over held-out gene positions), `l0` (mean active
 features per position), `dead_share` (features that fire nowhere in the held-out cells), `n_positions`.
+
+With `train.random_weights`, `sae/random_weights/L*` hold autoencoders of the same settings, trained on the same cells
+and on the same model with the entries of every weight tensor permuted (`train.seed`); their quality stands in
+`quality.json` under `random_weights`, {{L00: {{...}}}}.
 """,
     "annotate": """
 `summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have

@@ -320,3 +320,14 @@ def test_every_shipped_settings_file_can_be_planned():
         settings = cc.read_settings(path)
         shape = model_shape(settings)
         assert all(cost.memory_bytes < 4e9 for cost in estimate(settings, shape, cell_lengths(settings, shape)))
+
+
+def test_the_model_with_random_weights_is_trained_and_catalogued_too():
+    alone, both = costs(), costs(train={"random_weights": True})
+    for stage in ("train", "annotate"):
+        assert both[stage].passes == 2 * alone[stage].passes
+        assert both[stage].operations == 2 * alone[stage].operations
+        assert both[stage].disk_bytes == 2 * alone[stage].disk_bytes
+        assert both[stage].memory_bytes > alone[stage].memory_bytes + SHAPE.weight_bytes / 2
+    taken = costs(train={"saes": "/somewhere", "random_weights": True})["train"]
+    assert (taken.passes, taken.operations) == (alone["train"].passes, alone["train"].operations)

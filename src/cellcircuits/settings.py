@@ -117,8 +117,11 @@ class TrainSettings:
     """Share of cells kept out of training, on which quality is reported."""
     model_batch: int = 32
     """Cells per forward pass."""
+    random_weights: bool = False
+    """Also train autoencoders of the same settings on the model with random weights: the baseline for quality,
+    annotation and edges. Doubles the cost of training and annotation, and adds a trace."""
     seed: int = 0
-    """Seed of initial weights, order and split."""
+    """Seed of initial weights, order, split, and of the model with random weights."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, 0.01, 0.9, "held_out")

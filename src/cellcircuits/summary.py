@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.opened import OpenRun
 
 Summary = dict[str, dict[str, str | int | float]]
@@ -16,7 +17,6 @@ def summarise(run: OpenRun) -> Summary:
         stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "train", "annotate", "trace")
     }
     coverage, model = records["cells"]["coverage"], records["cells"]
-    quality = pd.DataFrame(records["train"]["quality"]).T
     named = pd.DataFrame(records["annotate"]["summary"]).T
     passes = records["trace"]["passes"]
     return {
@@ -31,12 +31,7 @@ def summarise(run: OpenRun) -> Summary:
             "input mode": coverage["input_mode"],
             "cells cut to the longest input": coverage["cells_truncated"],
         },
-        "Autoencoders, on held-out cells": {
-            "layers": len(quality),
-            "variance explained": _span(quality["variance_explained"]),
-            "active features per position": _span(quality["l0"], ".1f"),
-            "dead features": _span(quality["dead_share"], ".1%"),
-        },
+        "Autoencoders, on held-out cells": _quality_numbers(records["train"]),
         "Annotation": {
             "features": int(named["n_features"].sum()),
             "features with an enriched gene set": (
@@ -52,6 +47,20 @@ def summarise(run: OpenRun) -> Summary:
         },
         "Edges": _edge_numbers(run),
     }
+
+
+def _quality_numbers(record: dict) -> dict[str, str | int | float]:
+    """Quality of the autoencoders, beside that of those on random weights where the run has them."""
+    own, random = (pd.DataFrame(found["quality"]).T for found in (record, record.get(RANDOM_WEIGHTS, record)))
+    numbers: dict[str, str | int | float] = {"layers": len(own)}
+    for name, column, form in (
+        ("variance explained", "variance_explained", ".2f"),
+        ("active features per position", "l0", ".1f"),
+        ("dead features", "dead_share", ".1%"),
+    ):
+        beside = f"; random weights: {_span(random[column], form)}" if RANDOM_WEIGHTS in record else ""
+        numbers[name] = _span(own[column], form) + beside
+    return numbers
 
 
 def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:

@@ -1,0 +1,139 @@
+"""The model with random weights through the stages: autoencoders, features, sources and edges."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cellcircuits as cc
+from cellcircuits.errors import ModelError, SettingsError
+from cellcircuits.fit import fit_saes, measure_quality, split_cells
+from cellcircuits.formats import RANDOM_WEIGHTS
+from cellcircuits.models.randomized import randomized
+from cellcircuits.pipeline import run_pipeline
+from cellcircuits.progress import Progress
+from cellcircuits.run import create_run
+from cellcircuits.settings import settings_from_dict
+from cellcircuits.stages import train
+from cellcircuits.threads import torch_threads
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TRAIN = {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096, "random_weights": True}
+CONTENT: dict[str, dict] = {
+    "model": {"family": "scgpt", "path": "demo", "device": "cpu"},
+    "cells": {"data": "demo", "n_cells": 60},
+    "train": TRAIN | {"seed": 7},
+    "annotate": {"null_draws": 5},
+    "trace": {
+        "select": "frequent",
+        "source_layers": [0, 1],
+        "n_features": 3,
+        "n_cells": 40,
+        "cells_per_part": 40,
+        "random_directions": 0,
+        "matched_features": 0,
+        "threads": 1,
+    },
+}
+
+
+def settings(**changes: dict) -> cc.Settings:
+    return settings_from_dict({name: values | changes.get(name, {}) for name, values in CONTENT.items()})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the baseline. Not to be changed."""
+    run = create_run(tmp_path_factory.mktemp("baseline") / "run", settings())
+    with torch_threads(1):
+        run_pipeline(run, Progress(), until="train")
+    return run.folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> cc.OpenRun:
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "run")
+    return cc.open_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def random_model() -> cc.Model:
+    """The model that the run must have used."""
+    return randomized(cc.load_model("scgpt", "demo", device="cpu"), seed=7)
+
+
+# ------------------------------------------------------------------------------------------------ autoencoders
+
+
+def test_the_baseline_is_trained_like_the_others_on_the_random_model(run, random_model):
+    saes, baseline = run.saes, cc.load_saes(run.path("train") / RANDOM_WEIGHTS)
+    assert list(saes) == list(baseline) == [0, 1, 2, 3]
+    fitted, held_out = split_cells(60, 0.15, 7)
+    directly = fit_saes(random_model, run.cells.take(fitted), [0, 1, 2, 3], run.settings.train)
+    for layer, sae in directly.items():
+        assert all((baseline[layer].state_dict()[name] == value).all() for name, value in sae.state_dict().items())
+        assert not (saes[layer].W_dec == sae.W_dec).any()
+    quality = json.loads((run.path("train") / "quality.json").read_text())
+    assert list(quality) == ["L00", "L01", "L02", "L03", RANDOM_WEIGHTS]
+    found = measure_quality(random_model, run.cells.take(held_out), directly, 32)
+    for layer, expected in found.items():
+        assert quality[RANDOM_WEIGHTS][f"L{layer:02d}"] == pytest.approx(vars(expected))
+    assert quality["L01"] != quality[RANDOM_WEIGHTS]["L01"]
+
+
+def test_the_baseline_belongs_to_the_random_model(run, random_model):
+    for sae in cc.load_saes(run.path("train") / RANDOM_WEIGHTS).values():
+        assert sae.info["model_fingerprint"] == random_model.fingerprint()
+    model, saes = train.load_baseline(run)
+    assert model.fingerprint() == random_model.fingerprint() and list(saes) == [0, 1, 2, 3]
+
+
+def test_weights_that_are_permuted_otherwise_are_refused(run, monkeypatch):
+    monkeypatch.setattr(train, "randomized", lambda model, seed: randomized(model, seed + 1))
+    with pytest.raises(ModelError, match=r"not those for which .*random_weights was made: numpy differs"):
+        train.load_baseline(run)
+
+
+def test_trained_autoencoders_do_not_depend_on_the_baseline(run, tmp_path):
+    alone = create_run(tmp_path / "alone", settings(train={"random_weights": False}))
+    run_pipeline(alone, Progress(), until="train")
+    assert not (alone.path("train") / RANDOM_WEIGHTS).exists()
+    for layer in range(4):
+        name = f"L{layer:02d}/sae_weights.safetensors"
+        assert (alone.path("train") / name).read_bytes() == (run.path("train") / name).read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------ taken over
+
+
+def take_over(run: cc.OpenRun, folder: Path, **changes) -> cc.OpenRun:
+    """A run with the trained autoencoders of another."""
+    shutil.copytree(run.path("train"), folder / "saes", ignore=shutil.ignore_patterns(RANDOM_WEIGHTS))
+    taken = create_run(folder / "taken", settings(train={"saes": str(folder / "saes"), **changes}))
+    run_pipeline(taken, Progress(), until="train")
+    return cc.open_run(taken.folder)
+
+
+def test_autoencoders_that_are_taken_over_have_a_baseline_too(run, tmp_path):
+    taken = take_over(run, tmp_path)
+    for kind in ("L02", f"{RANDOM_WEIGHTS}/L02"):
+        name = f"{kind}/sae_weights.safetensors"
+        assert (taken.path("train") / name).read_bytes() == (run.path("train") / name).read_bytes()
+
+
+@pytest.mark.parametrize("changes", [{"k": 9}, {"expansion": 3}])
+def test_a_baseline_of_another_shape_is_refused(run, tmp_path, changes):
+    message = r"layer 0 in .*saes has 192 with k = 8\. Set train\.expansion = 2 and train\.k = 8, or set"
+    with pytest.raises(SettingsError, match=message):
+        take_over(run, tmp_path, **changes)
+
+
+def test_a_width_that_no_expansion_gives(toy_settings, tmp_path):
+    made = create_run(tmp_path / "run", toy_settings(train={"random_weights": True}))
+    with pytest.raises(SettingsError, match=r"has 6 with k = 6\. No expansion gives that: set train\.random_weights"):
+        run_pipeline(made, Progress(), until="train")
+    assert not made.path("train").exists()
