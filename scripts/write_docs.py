@@ -156,6 +156,10 @@ and on the same model with the entries of every weight tensor permuted (`train.s
 `summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have
 an enriched gene set), `annotated_share` (of those with a gene list), `false_annotated_share` (the same for random gene
 lists), `n_background_genes`.
+
+With `train.random_weights`, `annotate/random_weights/` holds the same three tables of the features on random weights,
+and `summary.json` their counts under `random_weights`, {L00: {...}}: how many features have a name where nothing was
+learned.
 """,
     "trace": f"""
 `plan.json`: `cells` (rows in `cells/`), `blocks` (list of {{source layer: features}}, each with sums of at most

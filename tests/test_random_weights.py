@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cellcircuits as cc
+from cellcircuits.catalogue import count_firings
 from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.fit import fit_saes, measure_quality, split_cells
 from cellcircuits.formats import RANDOM_WEIGHTS
@@ -18,6 +20,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
 from cellcircuits.settings import settings_from_dict
 from cellcircuits.stages import train
+from cellcircuits.tables import read_table
 from cellcircuits.threads import torch_threads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,10 +49,10 @@ def settings(**changes: dict) -> cc.Settings:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with the baseline. Not to be changed."""
+    """A run with the baseline, annotated. Not to be changed."""
     run = create_run(tmp_path_factory.mktemp("baseline") / "run", settings())
     with torch_threads(1):
-        run_pipeline(run, Progress(), until="train")
+        run_pipeline(run, Progress(), until="annotate")
     return run.folder
 
 
@@ -137,3 +140,21 @@ def test_a_width_that_no_expansion_gives(toy_settings, tmp_path):
     with pytest.raises(SettingsError, match=r"has 6 with k = 6\. No expansion gives that: set train\.random_weights"):
         run_pipeline(made, Progress(), until="train")
     assert not made.path("train").exists()
+
+
+# ------------------------------------------------------------------------------------------------ features
+
+
+def test_features_on_random_weights_are_counted_on_the_same_cells(run, random_model):
+    baseline = read_table("features", run.path("annotate") / RANDOM_WEIGHTS)
+    assert baseline[["layer", "feature"]].equals(run.features[["layer", "feature"]])
+    saes = cc.load_saes(run.path("train") / RANDOM_WEIGHTS)
+    for layer, sums in count_firings(random_model, run.cells, saes, 32).items():
+        expected = np.asarray(sums.firings.sum(axis=1)).ravel() / run.cells.gene_mask.sum()
+        found = baseline.loc[baseline["layer"] == layer, "firing_rate"]
+        np.testing.assert_allclose(found, expected)
+    record = run.manifest("annotate")["record"]
+    annotated = (baseline["n_terms"] > 0).groupby(baseline["layer"]).sum()
+    assert [record[RANDOM_WEIGHTS][f"L{layer:02d}"]["n_annotated"] for layer in range(4)] == annotated.tolist()
+    written = json.loads((run.path("annotate") / "summary.json").read_text())
+    assert written == record["summary"] | {RANDOM_WEIGHTS: record[RANDOM_WEIGHTS]}

@@ -17,7 +17,6 @@ def summarise(run: OpenRun) -> Summary:
         stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "train", "annotate", "trace")
     }
     coverage, model = records["cells"]["coverage"], records["cells"]
-    named = pd.DataFrame(records["annotate"]["summary"]).T
     passes = records["trace"]["passes"]
     return {
         "Cells and model": {
@@ -32,13 +31,7 @@ def summarise(run: OpenRun) -> Summary:
             "cells cut to the longest input": coverage["cells_truncated"],
         },
         "Autoencoders, on held-out cells": _quality_numbers(records["train"]),
-        "Annotation": {
-            "features": int(named["n_features"].sum()),
-            "features with an enriched gene set": (
-                f"{named['n_annotated'].sum() / max(named['n_with_gene_list'].sum(), 1):.1%} "
-                f"(random gene lists: {named['false_annotated_share'].mean():.1%})"
-            ),
-        },
+        "Annotation": _annotation_numbers(records["annotate"]),
         "Trace": {
             "source features": len(run.sources),
             "source layers": ", ".join(map(str, sorted(run.sources["layer"].unique()))),
@@ -61,6 +54,20 @@ def _quality_numbers(record: dict) -> dict[str, str | int | float]:
         beside = f"; random weights: {_span(random[column], form)}" if RANDOM_WEIGHTS in record else ""
         numbers[name] = _span(own[column], form) + beside
     return numbers
+
+
+def _annotation_numbers(record: dict) -> dict[str, str | int | float]:
+    """Annotated features, beside random gene lists, and beside features on random weights where the run has them."""
+    named = pd.DataFrame(record["summary"]).T
+    beside = f"random gene lists: {named['false_annotated_share'].mean():.1%}"
+    if RANDOM_WEIGHTS in record:
+        beside += f"; random weights: {_annotated_share(pd.DataFrame(record[RANDOM_WEIGHTS]).T):.1%}"
+    share = f"{_annotated_share(named):.1%} ({beside})"
+    return {"features": int(named["n_features"].sum()), "features with an enriched gene set": share}
+
+
+def _annotated_share(named: pd.DataFrame) -> float:
+    return named["n_annotated"].sum() / max(named["n_with_gene_list"].sum(), 1)
 
 
 def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
