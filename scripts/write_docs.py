@@ -166,7 +166,13 @@ learned.
 `block_megabytes`), `targets` ({{source layer: target layers}}), `cells_per_part`, `context`, `readouts`, `threads` (of
 torch, in every part), `inputs` (hashes of the stages that are read), `groups` (names of groups of cells) and `group_of`
 (group of each cell), `seed`, `n_random` (random control directions per source), `matched` ({{source layer: {{source:
-features whose directions serve as controls}}}}).
+features whose directions serve as controls}}}}), `partners` ({{source layer: {{source: the feature of equal firing rate
+with which it is compared}}}}), `random_weights` (whether the model with random weights is traced).
+
+With `train.random_weights`, `random_weights_plan.json` and `random_weights_L<layer>_B<block>.safetensors` hold the same
+of that model: as many of its features as there are sources, each of them of the firing rate of one source, in the same
+cells, context and readouts as the sources among the controls (or, without controls, as the sources).
+`trace/random_weights/sources.parquet` names them (table `sources`).
 
 A trace whose context is not exact also holds sources that were traced in both contexts, in the same cells:
 `exact_L<layer>_B<block>.safetensors` and `frozen_L<layer>_B<block>.safetensors`, with their plans.

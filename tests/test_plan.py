@@ -331,3 +331,20 @@ def test_the_model_with_random_weights_is_trained_and_catalogued_too():
         assert both[stage].memory_bytes > alone[stage].memory_bytes + SHAPE.weight_bytes / 2
     taken = costs(train={"saes": "/somewhere", "random_weights": True})["train"]
     assert (taken.passes, taken.operations) == (alone["train"].passes, alone["train"].operations)
+
+
+@pytest.mark.parametrize(
+    ("trace", "like"),
+    [
+        ({}, "controls"),
+        ({"random_directions": 0, "matched_features": 0}, ""),
+        ({"control_context": "exact"}, "controls"),
+    ],
+)
+def test_the_model_with_random_weights_is_traced_like_the_sources(trace, like):
+    content = {"train": {"random_weights": True}, "trace": {"n_features": 3, **trace}}
+    planned = works(settings_from_dict(content), SHAPE, LENGTHS)
+    assert planned["random_weights"] == replace(planned[like], n_directions=1)
+    assert planned["random_weights"].passes() == planned[""].passes()
+    cost = {cost.part: cost for cost in estimate(settings_from_dict(content), SHAPE, LENGTHS)}["random_weights"]
+    assert cost.stage == "trace" and cost.operations == planned["random_weights"].operations()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cellcircuits as cc
@@ -15,13 +18,15 @@ from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.fit import fit_saes, measure_quality, split_cells
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.randomized import randomized
-from cellcircuits.pipeline import run_pipeline
+from cellcircuits.moments import load_moments, trace_files
+from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
 from cellcircuits.settings import settings_from_dict
-from cellcircuits.stages import train
+from cellcircuits.stages import trace, train
 from cellcircuits.tables import read_table
 from cellcircuits.threads import torch_threads
+from cellcircuits.trace_plan import TracePlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096, "random_weights": True}
@@ -158,3 +163,107 @@ def test_features_on_random_weights_are_counted_on_the_same_cells(run, random_mo
     assert [record[RANDOM_WEIGHTS][f"L{layer:02d}"]["n_annotated"] for layer in range(4)] == annotated.tolist()
     written = json.loads((run.path("annotate") / "summary.json").read_text())
     assert written == record["summary"] | {RANDOM_WEIGHTS: record[RANDOM_WEIGHTS]}
+
+
+# ------------------------------------------------------------------------------------------------ trace
+
+
+def retraced(run: cc.OpenRun, executor: Executor | None = None, **changes) -> cc.OpenRun:
+    """The run, traced with other settings."""
+    run.change_settings(settings(trace=changes))
+    run_stage(run, "trace", Progress(), executor)
+    return cc.open_run(run.folder)
+
+
+def written_moments(run: cc.OpenRun) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(run.path("trace").glob("*.safetensors"))}
+
+
+def random_sources(run: cc.OpenRun) -> pd.DataFrame:
+    return read_table("sources", run.path("trace") / RANDOM_WEIGHTS)
+
+
+WITH_CONTROLS = {"random_directions": 4, "matched_features": 1, "group_by": "fold", "n_folds": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "context", "readouts"),
+    [
+        ({}, "exact", ["source", "pre", "computed"]),
+        ({"context": "screen"}, "frozen", ["source", "pre", "computed"]),
+        (WITH_CONTROLS, "frozen", ["source", "computed"]),
+        (WITH_CONTROLS | {"control_context": "exact"}, "exact", ["source", "computed"]),
+    ],
+)
+def test_what_is_traced_is_the_random_model(run, random_model, changes, context, readouts):
+    traced = retraced(run, **changes)
+    plan = read_plan_file(traced, f"{RANDOM_WEIGHTS}_plan.json")
+    assert (plan.context, plan.readouts, plan.random_weights) == (context, readouts, True)
+    assert plan.cells == read_plan_file(traced, "plan.json").cells
+    saes, sources = cc.load_saes(run.path("train") / RANDOM_WEIGHTS), random_sources(traced)
+    for layer, (path,) in trace_files(traced.path("trace"), RANDOM_WEIGHTS).items():
+        chosen = sources.loc[sources["layer"] == layer, "feature"]
+        directly = cc.trace(
+            random_model, run.cells.take(plan.cells), saes, layer, chosen, context=context, readouts=readouts
+        )
+        moments = load_moments(path)
+        assert moments.source_features.tolist() == chosen.tolist()
+        assert all((moments.sums[t] == directly.sums[t]).all() and directly.sums[t].any() for t in directly.sums)
+        assert (moments.cells() == sources.loc[sources["layer"] == layer, "n_cells"]).all()
+
+
+def read_plan_file(run: cc.OpenRun, name: str) -> TracePlan:
+    return TracePlan.from_json((run.path("trace") / name).read_text())
+
+
+def test_as_many_sources_of_the_nearest_firing_rates(run):
+    traced = retraced(run, n_cells=5)
+    own, random = traced.sources, random_sources(traced)
+    assert own["layer"].value_counts().to_dict() == random["layer"].value_counts().to_dict() == {0: 3, 1: 3}
+    assert (own["matched_with"] == -1).all()
+    assert sorted(zip(random["layer"], random["matched_with"], strict=True)) == list(
+        zip(own["layer"], own["feature"], strict=True)
+    )
+    rate = own.set_index(["layer", "feature"])["firing_rate"]
+    everything = read_table("features", run.path("annotate") / RANDOM_WEIGHTS).query("n_firings > 0")
+    for row in random.itertuples():
+        wanted = np.log(rate[row.layer, row.matched_with])
+        distance = np.abs(np.log(everything[everything["layer"] == row.layer]["firing_rate"]) - wanted)
+        assert (distance < abs(np.log(row.firing_rate) - wanted)).sum() < 3  # the others are taken
+
+
+def test_the_sources_do_not_depend_on_the_baseline(run, tmp_path):
+    with_it = retraced(run, n_cells=5)
+    alone = create_run(tmp_path / "alone", settings(train={"random_weights": False}, trace={"n_cells": 5}))
+    run_pipeline(alone, Progress(), until="trace")
+    own = {name: data for name, data in written_moments(with_it).items() if not name.startswith(RANDOM_WEIGHTS)}
+    assert own == written_moments(cc.open_run(alone.folder)) and len(own) < len(written_moments(with_it))
+
+
+def test_an_executor_gives_the_same_bytes(run):
+    alone = written_moments(retraced(run, n_cells=5, cells_per_part=1, **WITH_CONTROLS))
+    shutil.rmtree(run.path("trace"))
+    with ThreadPoolExecutor(3) as executor:
+        spread = retraced(run, executor, n_cells=5, cells_per_part=1, **WITH_CONTROLS)
+    assert written_moments(spread) == alone
+    assert any(name.startswith(RANDOM_WEIGHTS) for name in alone)
+
+
+@pytest.mark.slow
+def test_other_processes_give_the_same_bytes(run):
+    alone = written_moments(retraced(run, n_cells=4, cells_per_part=1))
+    shutil.rmtree(run.path("trace"))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        assert written_moments(retraced(run, executor, n_cells=4, cells_per_part=1)) == alone
+
+
+def test_too_few_features_on_random_weights(run, monkeypatch):
+    def silenced(name: str, folder: Path) -> pd.DataFrame:
+        table = read_table(name, folder)
+        silent = (folder.name == RANDOM_WEIGHTS) & (table["layer"] == 1) & (table["feature"] > 1)
+        return table.assign(n_firings=table["n_firings"].where(~silent, 0))
+
+    monkeypatch.setattr(trace, "read_table", silenced)
+    with pytest.raises(SettingsError, match=r"Layer 1 has 3 sources .* only 2 features fire\. Lower trace\.n_features"):
+        retraced(run)
+    assert not run.work_path("trace").exists()  # known before anything is traced

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcircuits.errors import DataError
-from cellcircuits.selection import default_source_layers, pick_sources, select_cells
+from cellcircuits.selection import default_source_layers, pair_by_firing_rate, pick_sources, select_cells
 from cellcircuits.settings import TraceSettings
 
 
@@ -189,3 +191,24 @@ def test_no_source_at_all(select):
 )
 def test_default_source_layers(layers, n_layers, expected):
     assert default_source_layers(list(layers), n_layers) == expected
+
+
+# ------------------------------------------------------------------------------------------------ pairs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_are_as_near_as_can_be(seed):
+    """Against all ways to give four features different partners."""
+    rng = np.random.default_rng(seed)
+    rates = [rng.choice([0.01, 0.02, 0.1, 0.3], n) * rng.uniform(0.9, 1.1, n) for n in (4, 6)]
+    first, second = (pd.DataFrame({"feature": rng.permutation(50)[: len(rate)], "firing_rate": rate}) for rate in rates)
+    found = pair_by_firing_rate(first, second)
+    assert set(found) == set(first["feature"]) and len(set(found.values())) == 4
+    of = [dict(zip(table["feature"], np.log(table["firing_rate"]), strict=True)) for table in (first, second)]
+
+    def distance(pairs) -> float:
+        return sum(abs(of[0][a] - of[1][b]) for a, b in pairs)
+
+    best = min(distance(zip(of[0], partners, strict=True)) for partners in permutations(of[1], 4))
+    assert distance(found.items()) == pytest.approx(best)
+    assert pair_by_firing_rate(first.iloc[::-1], second.iloc[::-1]) == found

@@ -9,7 +9,13 @@ import pandas as pd
 
 from cellcircuits.errors import SettingsError, listed
 from cellcircuits.moments import ALL
-from cellcircuits.selection import default_source_layers, match_firing_rates, pick_sources, select_cells
+from cellcircuits.selection import (
+    default_source_layers,
+    match_firing_rates,
+    pair_by_firing_rate,
+    pick_sources,
+    select_cells,
+)
 from cellcircuits.settings import FOLD, TraceSettings
 from cellcircuits.tokens import Tokens
 from cellcircuits.trace_plan import (
@@ -94,6 +100,48 @@ def control_plan(
         group_of=[0] * len(main.cells),
         n_random=settings.random_directions,
         matched=matched,
+    )
+
+
+def random_weights_plan(
+    main: TracePlan,
+    controls: TracePlan | None,
+    features: pd.DataFrame,
+    random_features: pd.DataFrame,
+    settings: TraceSettings,
+) -> TracePlan:
+    """The plan of the model with random weights: as many sources of each layer, which fire as often, in the same cells.
+
+    Context, readouts and groups are those of the sources that they are compared with: as they are traced among the
+    `controls`, or, without any, by `main`. `random_features` has a row for every feature on random weights.
+
+    Raises
+    ------
+    SettingsError
+        If too few features fire on random weights.
+    """
+    partners: dict[int, dict[int, int]] = {}
+    for layer, chosen in main.sources.items():
+        own = features[(features["layer"] == layer) & features["feature"].isin(chosen)]
+        firing = random_features[(random_features["layer"] == layer) & (random_features["n_firings"] > 0)]
+        if len(firing) < len(own):
+            raise SettingsError(
+                f"Layer {layer} has {len(own)} sources to be compared with as many on random weights, where only "
+                f"{len(firing)} features fire. Lower trace.n_features, or set train.random_weights = false."
+            )
+        partners[layer] = {other: feature for feature, other in pair_by_firing_rate(own, firing).items()}
+    like = controls or main
+    sources = {layer: sorted(pairs) for layer, pairs in partners.items()}
+    widths = {int(layer): int(size) for layer, size in random_features.groupby("layer").size().items()}
+    source_bytes = _source_bytes(widths, main.targets, len(like.readouts) * len(like.groups))
+    return replace(
+        like,
+        blocks=split_into_blocks(sources, source_bytes, settings.block_megabytes * MEGABYTE),
+        cells_per_part=main.cells_per_part,
+        n_random=0,
+        matched={},
+        partners=partners,
+        random_weights=True,
     )
 
 

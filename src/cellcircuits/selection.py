@@ -110,3 +110,18 @@ def match_firing_rates(features: pd.DataFrame, sources: Sequence[int], number: i
         order = np.argsort(np.abs(rate - own[source]), kind="stable")
         found[int(source)] = [int(f) for f in index[order] if f != source][:number]
     return found
+
+
+def pair_by_firing_rate(first: pd.DataFrame, second: pd.DataFrame) -> dict[int, int]:
+    """{feature of `first`: feature of `second`}: partners that fire as nearly equally often as can be, each used once.
+
+    Both are rows of tables of features that fire, `second` no shorter than `first`. The sum over pairs of the
+    |difference of log firing rates| is the smallest possible.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    first, second = first.sort_values("feature"), second.sort_values("feature")
+    rates = [np.log(table["firing_rate"].to_numpy()) for table in (first, second)]
+    rows, columns = linear_sum_assignment(np.abs(rates[0][:, None] - rates[1]))
+    partners = second["feature"].to_numpy()[columns]
+    return {int(f): int(other) for f, other in zip(first["feature"].to_numpy()[rows], partners, strict=True)}
