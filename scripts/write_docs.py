@@ -31,7 +31,9 @@ ROWS = {
     "tested": "One row per pair of source layer and target layer.",
     "attenuation": "One row per pair of source layer and target layer.",
     "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
-    "controls": "One row per kind of direction removed in the place of the sources.",
+    "controls": "One row per kind of direction removed in the place of the sources, and one of the model with random "
+    "weights. That is another model with other features: it says how many edges each rule calls where nothing was "
+    "learned, and nothing of any single edge.",
     "sweep": "One row per pair of thresholds, for the sources and for random directions.",
     "sample_size": "One row per source layer and number of groups of cells.",
     "fidelity": "One row per pair of layers.",
@@ -78,7 +80,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("edges.parquet", "Table `edges`."),
         ("tested.parquet", "Table `tested`."),
         ("signs.parquet", "Table `signs`."),
-        ("controls.parquet", "Table `controls`: what the rules find for control directions; empty without them."),
+        ("controls.parquet", "Table `controls`: what the rules find for controls; empty without them."),
         ("sweep.parquet", "Table `sweep`: edges at other thresholds."),
         ("sample_size.parquet", "Table `sample_size`: edges from fewer cells; empty without groups of cells."),
         ("fidelity.parquet", "Table `fidelity`: the frozen context against the exact one; empty where not measured."),

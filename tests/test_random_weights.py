@@ -24,6 +24,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
 from cellcircuits.settings import settings_from_dict
 from cellcircuits.stages import trace, train
+from cellcircuits.summary import summarise
 from cellcircuits.tables import read_table
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan
@@ -267,3 +268,88 @@ def test_too_few_features_on_random_weights(run, monkeypatch):
     with pytest.raises(SettingsError, match=r"Layer 1 has 3 sources .* only 2 features fire\. Lower trace\.n_features"):
         retraced(run)
     assert not run.work_path("trace").exists()  # known before anything is traced
+
+
+# ------------------------------------------------------------------------------------------------ edges
+
+
+def called(run: cc.OpenRun, **changes) -> cc.OpenRun:
+    run.change_settings(settings_from_dict(run.settings.to_dict() | {"edges": changes}))
+    run_stage(run, "edges", Progress())
+    return cc.open_run(run.folder)
+
+
+def count_directly(run: cc.OpenRun, model: cc.Model, saes, sources: pd.DataFrame, **how) -> dict[str, int]:
+    """Tested pairs and edges of both rules, by tracing with `cc.trace` and asking `cc.edges`."""
+    cells, total = run.cells.take(read_plan_file(run, "plan.json").cells), dict.fromkeys(COUNTED, 0)
+    for layer, chosen in sources.groupby("layer")["feature"]:
+        moments = cc.trace(model, cells, saes, layer, chosen, **how)
+        n_targets = sum(sae.n_features for above, sae in saes.items() if above > layer)
+        total["n_tested"] += int((moments.cells() >= 20).sum()) * n_targets
+        total["edges_published"] += len(cc.edges(moments, rule="published"))
+        total["edges_exist"] += len(cc.edges(moments))
+    return total
+
+
+COUNTED = ("n_tested", "edges_published", "edges_exist")
+
+
+@pytest.mark.parametrize(
+    ("changes", "context"), [({}, "exact"), ({"context": "screen"}, "frozen"), (WITH_CONTROLS, "frozen")]
+)
+def test_edges_on_random_weights_stand_beside_those_of_the_sources(run, random_model, changes, context):
+    opened = called(retraced(run, **changes))
+    table = opened.controls.set_index("direction")
+    directions = ["random", "feature"] if changes == WITH_CONTROLS else []
+    assert table.index.tolist() == ["own", *directions, RANDOM_WEIGHTS]
+    assert (table["context"] == context).all()
+    for name, model, saes, sources in (
+        ("own", cc.load_model("scgpt", "demo", device="cpu"), run.saes, opened.sources),
+        (RANDOM_WEIGHTS, random_model, cc.load_saes(run.path("train") / RANDOM_WEIGHTS), random_sources(opened)),
+    ):
+        row = table.loc[name]
+        assert row[list(COUNTED)].to_dict() == count_directly(opened, model, saes, sources, context=context)
+        assert row["n_directions"] == 1 and row["share_exist"] == row["edges_exist"] / row["n_tested"]
+    assert table.loc[RANDOM_WEIGHTS, ["edges_specific", "share_specific"]].isna().all()
+    assert table["n_tested"].min() > 0 and table["edges_published"].min() > 0
+    written = json.loads((opened.path("edges") / "summary.json").read_text())["controls"][-1]
+    assert (written["direction"], written["edges_exist"]) == (RANDOM_WEIGHTS, table["edges_exist"].iloc[-1])
+    assert written["edges_specific"] is None
+
+
+def test_groups_are_units_on_random_weights_too(run):
+    traced = retraced(run, group_by="fold", n_folds=8)
+    by_cell, by_group = (called(traced, unit=unit).controls for unit in ("cell", "group"))
+    assert by_cell["n_tested"].equals(by_group["n_tested"])  # every source is active in every group
+    assert not by_cell["edges_exist"].equals(by_group["edges_exist"])
+    (path,) = trace_files(traced.path("trace"), RANDOM_WEIGHTS)[1]
+    assert load_moments(path).groups == traced.moments[1].groups
+
+
+def test_blocks_and_a_rule_for_specific_edges_change_no_count(run):
+    whole = called(retraced(run)).controls
+    shutil.rmtree(run.path("trace"))
+    in_blocks = called(retraced(run, n_features=3, block_megabytes=1, group_by="fold"), require_specific=True)
+    assert in_blocks.controls.equals(whole)
+    assert len(trace_files(run.path("trace"), RANDOM_WEIGHTS)[0]) == 3
+
+
+def test_the_summary_shows_the_random_model_beside_the_trained(run):
+    run.change_settings(settings(trace={"n_cells": 25}))
+    with torch_threads(1):
+        run_pipeline(run, Progress(), until="findings")
+    opened = cc.open_run(run.folder)
+    numbers = summarise(opened)
+    record = opened.manifest("train")["record"]
+    for name, key, form in (
+        ("variance explained", "variance_explained", ".2f"),
+        ("dead features", "dead_share", ".1%"),
+    ):
+        first, second = numbers["Autoencoders, on held-out cells"][name].split("; random weights: ")
+        for text, quality in ((first, record["quality"]), (second, record[RANDOM_WEIGHTS]["quality"])):
+            assert text.startswith(format(np.median([layer[key] for layer in quality.values()]), form))
+    assert "; random weights: " in numbers["Annotation"]["features with an enriched gene set"]
+    row = opened.controls.set_index("direction").loc[RANDOM_WEIGHTS]
+    text = numbers["Edges"]["features of the model with random weights (exact)"]
+    assert f"exist {row['edges_exist']:,.0f} ({row['share_exist']:.1%} of tested pairs)" in text
+    assert "specific" not in text and "sources (exact)" in numbers["Edges"]

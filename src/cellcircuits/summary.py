@@ -86,8 +86,9 @@ def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
 
 
 def _control_numbers(run: OpenRun) -> dict[str, str | int | float]:
-    """What the rules find for the sources beside what they find for control directions, all in the same context."""
+    """What the rules find for the sources beside what they find for the controls, all in the same context."""
     names = {"own": "sources", "random": "random directions", "feature": "directions of other features"}
+    names[RANDOM_WEIGHTS] = "features of the model with random weights"
     numbers: dict[str, str | int | float] = {}
     for row in run.controls.to_dict("records"):
         specific = "" if row["edges_specific"] != row["edges_specific"] else f"; specific {row['edges_specific']:,.0f}"

@@ -121,7 +121,7 @@ n_responding | int64 | pairs | Tested pairs with a delta other than 0 in any cel
 """)
 
 CONTROLS = _columns("""
-direction | string | - | What was removed: "own" (the sources themselves), "random" (a fixed random direction of the same norm), "feature" (that of a feature of the nearest firing rate)
+direction | string | - | What was removed: "own" (the sources themselves), "random" (a fixed random direction of the same norm), "feature" (that of a feature of the nearest firing rate). "random_weights": another model, the same with its weights permuted, and as many of its own features, of equal firing rates, in the same cells
 context | string | - | Context in which it was traced
 n_directions | int64 | directions | Directions per source
 n_tested | float64 | pairs | Pairs with enough units, mean over the directions
