@@ -216,6 +216,10 @@ def test_default_sources_are_those_of_the_trace():
     assert costs(train={"layers": [1, 3]}, trace={"n_features": 5})["trace"] == explicit
 
 
+def test_pairs_are_of_two():
+    assert costs(trace={"select": "matched", "n_features": 5})["trace"] == costs(trace={"n_features": 4})["trace"]
+
+
 def test_more_of_anything_costs_more():
     base = {"n_features": 5, "n_cells": 3}
     few = costs(trace=base)["trace"]

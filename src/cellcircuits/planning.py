@@ -12,6 +12,7 @@ from cellcircuits.moments import ALL
 from cellcircuits.selection import (
     default_source_layers,
     match_firing_rates,
+    matched_pairs,
     pair_by_firing_rate,
     pick_sources,
     select_cells,
@@ -46,15 +47,18 @@ def make_plan(
     n_cells = 0 if settings.n_cells >= len(tokens) else settings.n_cells
     rows = select_cells(tokens.obs, {}, n_cells, settings.stratify_by, settings.seed)
     rng = np.random.default_rng(settings.seed)
-    sources = {
-        layer: [int(f) for f in pick_sources(features[features["layer"] == layer], settings, rng)] for layer in targets
-    }
+    of_layer = {layer: features[features["layer"] == layer] for layer in targets}
+    sources = {layer: [int(f) for f in pick_sources(table, settings, rng)] for layer, table in of_layer.items()}
     empty = [layer for layer, chosen in sources.items() if not chosen]
     if empty:
         raise SettingsError(
             f"No feature of layer {listed(empty)} can be a source (select = {settings.select!r}, "
             f"min_firing_rate = {settings.min_firing_rate}). Lower min_firing_rate or choose another `select`."
         )
+    partners = {}
+    if settings.select == "matched":
+        pairs = {layer: matched_pairs(table, settings) for layer, table in of_layer.items()}
+        partners = {layer: found | {b: a for a, b in found.items()} for layer, found in pairs.items()}
     groups, group_of = _groups(tokens, rows, settings)
     n_sums = len(settings.readouts) * len(groups)
     return TracePlan(
@@ -69,6 +73,7 @@ def make_plan(
         groups=groups,
         group_of=group_of,
         seed=settings.seed,
+        partners=partners,
     )
 
 

@@ -171,9 +171,10 @@ class TraceSettings:
     """Layers whose features are ablated; empty: the first layer, and those at one and two thirds of the depth."""
     target_layers: list[int] = field(default_factory=list)
     """Layers that are measured; empty: every layer above the source that has an autoencoder."""
-    select: Literal["annotated", "random", "frequent", "all"] = "annotated"
+    select: Literal["annotated", "random", "frequent", "matched", "all"] = "annotated"
     """How sources are picked from the features with a firing rate of at least `min_firing_rate`: by the published
-    annotation score, at random, by firing rate, or all of them."""
+    annotation score, at random, by firing rate, or all of them. "matched": half of them by annotation score, and for
+    each the feature without annotation that fires most nearly as often."""
     n_features: int = 30
     """Source features per layer."""
     min_firing_rate: float = 0.01
@@ -234,7 +235,7 @@ class TraceSettings:
         if not self.readouts or len(set(self.readouts)) < len(self.readouts):
             raise SettingsError("`readouts` must name at least one readout, each once.")
         _check_ranges(self, *PROBABILITY, "min_firing_rate")
-        _check_ranges(self, 2, inf, "n_folds")
+        _check_ranges(self, 2, inf, "n_folds", *(["n_features"] if self.select == "matched" else []))
         _check_ranges(self, 0, inf, "fidelity_sources", "random_directions", "matched_features")
         _check_ranges(
             self,

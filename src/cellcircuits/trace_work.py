@@ -192,6 +192,8 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[st
     n_cells = min(trace.n_cells or len(lengths), len(lengths))
     n_features, k = settings.train.expansion * shape.d_model, settings.train.k
     n_sources = n_features if trace.select == "all" else min(trace.n_features, n_features)
+    if trace.select == "matched":
+        n_sources -= n_sources % 2
     source_layers = trace.source_layers or default_source_layers(layers, shape.n_layers)
     targets = {s: [t for t in (trace.target_layers or layers) if t > s] for s in source_layers}
     main = Work(
