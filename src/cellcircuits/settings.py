@@ -271,6 +271,9 @@ class EdgesSettings:
     """Readout at which an effect must exist."""
     unit: Literal["cell", "group"] = "cell"
     """Unit of observation: cells, or the groups of trace.group_by (donor, batch, guide), each by its mean."""
+    test: Literal["t", "sign"] = "t"
+    """Where p comes from. "t": of the mean, one-sample t over cells, sign-flip over up to 20 groups. "sign": exact sign
+    test of the responding units, which holds for any number of them and any symmetric distribution."""
     max_q: float = 0.05
     """Largest Benjamini-Hochberg q, over all targets tested from one source layer; of both verdicts, `exists` and
     `specific`."""

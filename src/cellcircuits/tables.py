@@ -47,7 +47,7 @@ relative_effect | float64 | 1 | mean_delta / clean_activation; NaN where the tar
 sign_agreement | float64 | share | Share of responding units with the sign of the mean
 responding_fraction | float64 | share | Share of units with a delta other than 0
 consistency_published | float64 | share | max(n_positive, n_units - n_positive) / n_units: the published rule, zeros count as negative
-p_value | float64 | probability | Test of mean_delta = 0, two-sided: one-sample t over cells, sign-flip over few groups
+p_value | float64 | probability | Two-sided test of no effect: of mean_delta, one-sample t over cells, sign-flip over few groups; with edges.test = "sign", exact sign test of n_positive against n_negative
 q_value | float64 | probability | Verdict `exists`: Benjamini-Hochberg over all targets of all sources of the source layer with enough units
 pre_delta | float64 | activation | Mean change before TopK where the source is active; NaN where not measured
 passthrough_delta | float64 | activation | The part of pre_delta that the removed vector makes by persisting: carried through skip connections and norms, nothing computed
