@@ -31,7 +31,9 @@ ROWS = {
     "tested": "One row per pair of source layer and target layer.",
     "attenuation": "One row per pair of source layer and target layer.",
     "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
-    "controls": "One row per kind of direction removed in the place of the sources.",
+    "controls": "One row per kind of direction removed in the place of the sources, and one of the model with random "
+    "weights. That is another model with other features: it says how many edges each rule calls where nothing was "
+    "learned, and nothing of any single edge.",
     "sweep": "One row per pair of thresholds, for the sources and for random directions.",
     "sample_size": "One row per source layer and number of groups of cells.",
     "fidelity": "One row per pair of layers.",
@@ -78,7 +80,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("edges.parquet", "Table `edges`."),
         ("tested.parquet", "Table `tested`."),
         ("signs.parquet", "Table `signs`."),
-        ("controls.parquet", "Table `controls`: what the rules find for control directions; empty without them."),
+        ("controls.parquet", "Table `controls`: what the rules find for controls; empty without them."),
         ("sweep.parquet", "Table `sweep`: edges at other thresholds."),
         ("sample_size.parquet", "Table `sample_size`: edges from fewer cells; empty without groups of cells."),
         ("fidelity.parquet", "Table `fidelity`: the frozen context against the exact one; empty where not measured."),
@@ -147,18 +149,32 @@ of Kendiukhov 2026 also `source`.
 
 `quality.json`: `variance_explained` (1 - squared error / variance, over held-out gene positions), `l0` (mean active
 features per position), `dead_share` (features that fire nowhere in the held-out cells), `n_positions`.
+
+With `train.random_weights`, `sae/random_weights/L*` hold autoencoders of the same settings, trained on the same cells
+and on the same model with the entries of every weight tensor permuted (`train.seed`); their quality stands in
+`quality.json` under `random_weights`, {{L00: {{...}}}}.
 """,
     "annotate": """
 `summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have
 an enriched gene set), `annotated_share` (of those with a gene list), `false_annotated_share` (the same for random gene
 lists), `n_background_genes`.
+
+With `train.random_weights`, `annotate/random_weights/` holds the same three tables of the features on random weights,
+and `summary.json` their counts under `random_weights`, {L00: {...}}: how many features have a name where nothing was
+learned.
 """,
     "trace": f"""
 `plan.json`: `cells` (rows in `cells/`), `blocks` (list of {{source layer: features}}, each with sums of at most
 `block_megabytes`), `targets` ({{source layer: target layers}}), `cells_per_part`, `context`, `readouts`, `threads` (of
 torch, in every part), `inputs` (hashes of the stages that are read), `groups` (names of groups of cells) and `group_of`
 (group of each cell), `seed`, `n_random` (random control directions per source), `matched` ({{source layer: {{source:
-features whose directions serve as controls}}}}).
+features whose directions serve as controls}}}}), `partners` ({{source layer: {{source: the feature of equal firing rate
+with which it is compared}}}}), `random_weights` (whether the model with random weights is traced).
+
+With `train.random_weights`, `random_weights_plan.json` and `random_weights_L<layer>_B<block>.safetensors` hold the same
+of that model: as many of its features as there are sources, each of them of the firing rate of one source, in the same
+cells, context and readouts as the sources among the controls (or, without controls, as the sources).
+`trace/random_weights/sources.parquet` names them (table `sources`).
 
 A trace whose context is not exact also holds sources that were traced in both contexts, in the same cells:
 `exact_L<layer>_B<block>.safetensors` and `frozen_L<layer>_B<block>.safetensors`, with their plans.

@@ -59,7 +59,7 @@ def pairs_tested(layers=LAYERS, n_sources: int = 20, n_targets: int = 40) -> pd.
 
 
 def sources_table(n_sources: int, layers=(0, 1)) -> pd.DataFrame:
-    rows = [(layer, feature, 0.1, 9, "exact") for layer in layers for feature in range(n_sources)]
+    rows = [(layer, feature, 0.1, 9, "exact", -1) for layer in layers for feature in range(n_sources)]
     return make_table("sources", pd.DataFrame(rows, columns=[c.name for c in TABLES["sources"]]))
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -32,6 +34,7 @@ from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
 from cellcircuits.stages import trace
+from cellcircuits.tables import read_table
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan, bytes_per_source, split_into_blocks
 from tests.tracing import StopAfter, files, moments_files, retrace
@@ -74,6 +77,8 @@ def test_a_plan_survives_the_disk():
         [5, 6, 9], [{0: [1], 10: [2, 3]}, {10: [4]}], {0: [1, 10], 10: [11]}, 2, "frozen", 3, ["source"], {"cells": "x"}
     )
     assert TracePlan.from_json(plan.to_json()) == plan
+    paired = replace(plan, matched={10: {4: [7, 8]}}, partners={10: {2: 3, 3: 2}}, random_weights=True)
+    assert TracePlan.from_json(paired.to_json()) == paired
     assert plan.sources == {0: [1], 10: [2, 3, 4]}
     assert [(part.sources, part.cells) for part in plan.parts] == [
         ({0: [1], 10: [2, 3]}, [5, 6]),
@@ -98,6 +103,30 @@ def test_a_plan_is_parsed_once_per_process(tmp_path):
     assert parts.read_plan(tmp_path) is known and known.parts is parts.read_plan(tmp_path).parts
     (tmp_path / "plan.json").write_text(replace(plan, cells=[7]).to_json())
     assert parts.read_plan(tmp_path).cells == [7]
+
+
+def test_sources_in_pairs_name_each_other(toy_run, toy_settings, monkeypatch):
+    """Odd features are annotated, the higher the better; a pair may lie in two blocks."""
+
+    def annotated(name: str, folder: Path) -> pd.DataFrame:
+        table = read_table(name, folder)
+        return table.assign(n_terms=table["feature"] % 2, annotation_score=table["feature"] * (table["feature"] % 2.0))
+
+    monkeypatch.setattr(trace, "read_table", annotated)
+    monkeypatch.setattr(planning, "MEGABYTE", 1 / toy_run.settings.trace.block_megabytes)
+    toy_run.change_settings(toy_settings(trace={"select": "matched", "n_features": 5}))
+    retrace(toy_run)
+    sources, features = cc.open_run(toy_run.folder).sources, toy_run.features
+    for layer, chosen in sources.groupby("layer"):
+        partner = dict(zip(chosen["feature"], chosen["matched_with"], strict=True))
+        rates = features[features["layer"] == layer].set_index("feature")["firing_rate"]
+        assert {f for f in partner if f % 2} == {3, 5} and len(partner) == 4
+        assert all(partner[partner[f]] == f and (f + partner[f]) % 2 for f in partner)
+        best = min(abs(np.log(rates[3] / rates[a])) + abs(np.log(rates[5] / rates[b])) for a, b in PAIRS)
+        assert sum(abs(np.log(rates[f] / rates[partner[f]])) for f in (3, 5)) == pytest.approx(best)
+
+
+PAIRS = list(permutations((0, 2, 4), 2))
 
 
 @pytest.mark.parametrize(("limit", "blocks"), [(1, 12), (1500, 3), (2880, 2), (3200, 2)])

@@ -216,6 +216,10 @@ def test_default_sources_are_those_of_the_trace():
     assert costs(train={"layers": [1, 3]}, trace={"n_features": 5})["trace"] == explicit
 
 
+def test_pairs_are_of_two():
+    assert costs(trace={"select": "matched", "n_features": 5})["trace"] == costs(trace={"n_features": 4})["trace"]
+
+
 def test_more_of_anything_costs_more():
     base = {"n_features": 5, "n_cells": 3}
     few = costs(trace=base)["trace"]
@@ -320,3 +324,31 @@ def test_every_shipped_settings_file_can_be_planned():
         settings = cc.read_settings(path)
         shape = model_shape(settings)
         assert all(cost.memory_bytes < 4e9 for cost in estimate(settings, shape, cell_lengths(settings, shape)))
+
+
+def test_the_model_with_random_weights_is_trained_and_catalogued_too():
+    alone, both = costs(), costs(train={"random_weights": True})
+    for stage in ("train", "annotate"):
+        assert both[stage].passes == 2 * alone[stage].passes
+        assert both[stage].operations == 2 * alone[stage].operations
+        assert both[stage].disk_bytes == 2 * alone[stage].disk_bytes
+        assert both[stage].memory_bytes > alone[stage].memory_bytes + SHAPE.weight_bytes / 2
+    taken = costs(train={"saes": "/somewhere", "random_weights": True})["train"]
+    assert (taken.passes, taken.operations) == (alone["train"].passes, alone["train"].operations)
+
+
+@pytest.mark.parametrize(
+    ("trace", "like"),
+    [
+        ({}, "controls"),
+        ({"random_directions": 0, "matched_features": 0}, ""),
+        ({"control_context": "exact"}, "controls"),
+    ],
+)
+def test_the_model_with_random_weights_is_traced_like_the_sources(trace, like):
+    content = {"train": {"random_weights": True}, "trace": {"n_features": 3, **trace}}
+    planned = works(settings_from_dict(content), SHAPE, LENGTHS)
+    assert planned["random_weights"] == replace(planned[like], n_directions=1)
+    assert planned["random_weights"].passes() == planned[""].passes()
+    cost = {cost.part: cost for cost in estimate(settings_from_dict(content), SHAPE, LENGTHS)}["random_weights"]
+    assert cost.stage == "trace" and cost.operations == planned["random_weights"].operations()

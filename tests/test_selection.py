@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcircuits.errors import DataError
-from cellcircuits.selection import default_source_layers, pick_sources, select_cells
+from cellcircuits.errors import DataError, SettingsError
+from cellcircuits.selection import default_source_layers, matched_pairs, pair_by_firing_rate, pick_sources, select_cells
 from cellcircuits.settings import TraceSettings
 
 
@@ -129,6 +131,7 @@ def features(seed: int = 0, n: int = 60) -> pd.DataFrame:
     n_terms = rng.integers(0, 4, n)
     return pd.DataFrame(
         {
+            "layer": 4,
             "feature": np.arange(n),
             "firing_rate": rate,
             "n_firings": (rate * 1000).astype(int),
@@ -178,7 +181,7 @@ def test_fewer_sources_than_asked_for(select):
     assert picked(table, select=select, min_firing_rate=0.3, n_features=50) == list(pool["feature"])
 
 
-@pytest.mark.parametrize("select", ["annotated", "random", "frequent", "all"])
+@pytest.mark.parametrize("select", ["annotated", "random", "frequent", "matched", "all"])
 def test_no_source_at_all(select):
     assert picked(features().assign(firing_rate=0.0, n_firings=0), select=select, min_firing_rate=0.0) == []
 
@@ -189,3 +192,58 @@ def test_no_source_at_all(select):
 )
 def test_default_source_layers(layers, n_layers, expected):
     assert default_source_layers(list(layers), n_layers) == expected
+
+
+# ------------------------------------------------------------------------------------------------ pairs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_are_as_near_as_can_be(seed):
+    """Against all ways to give four features different partners."""
+    rng = np.random.default_rng(seed)
+    rates = [rng.choice([0.01, 0.02, 0.1, 0.3], n) * rng.uniform(0.9, 1.1, n) for n in (4, 6)]
+    first, second = (pd.DataFrame({"feature": rng.permutation(50)[: len(rate)], "firing_rate": rate}) for rate in rates)
+    found = pair_by_firing_rate(first, second)
+    assert set(found) == set(first["feature"]) and len(set(found.values())) == 4
+    of = [dict(zip(table["feature"], np.log(table["firing_rate"]), strict=True)) for table in (first, second)]
+
+    def distance(pairs) -> float:
+        return sum(abs(of[0][a] - of[1][b]) for a, b in pairs)
+
+    best = min(distance(zip(of[0], partners, strict=True)) for partners in permutations(of[1], 4))
+    assert distance(found.items()) == pytest.approx(best)
+    assert pair_by_firing_rate(first.iloc[::-1], second.iloc[::-1]) == found
+
+
+@pytest.mark.parametrize("n_features", [2, 7, 12])
+def test_matched_sources_are_the_best_annotated_and_partners_without_annotation(n_features):
+    table = features().assign(firing_rate=np.random.default_rng(1).uniform(0, 0.3, 60), n_firings=100)
+    wanted = {"min_firing_rate": 0.02, "n_features": n_features}
+    settings = TraceSettings(select="matched", **wanted)
+    pairs = matched_pairs(table, settings)
+    assert sorted(pairs) == picked(table, select="annotated", **wanted | {"n_features": n_features // 2})
+    row = table.set_index("feature")
+    assert (row.loc[list(pairs.values()), "n_terms"] == 0).all()
+    assert (row.loc[list(pairs.values()), "firing_rate"] >= 0.02).all()
+    others = table[(table["n_terms"] == 0) & (table["firing_rate"] >= 0.02)]
+    assert pairs == pair_by_firing_rate(table[table["feature"].isin(pairs)], others)
+    assert picked(table, select="matched", **wanted) == sorted([*pairs, *pairs.values()])
+    assert len(pairs) == n_features // 2
+
+
+def test_one_annotated_feature_has_the_nearest_partner():
+    table = features(n=5).assign(n_terms=[0, 0, 2, 0, 1], firing_rate=[0.1, 0.05, 0.06, 0.2, 0.5], n_firings=9)
+    assert matched_pairs(table, TraceSettings(select="matched", n_features=2)) in ({2: 1}, {4: 3})
+
+
+def test_too_few_features_without_annotation():
+    table = features().assign(firing_rate=0.1, n_firings=9, n_terms=lambda t: (t["feature"] > 2) * 1)
+    assert len(matched_pairs(table, TraceSettings(select="matched", n_features=6))) == 3
+    message = r"a feature without annotation for each of 4 annotated ones; layer 4 has 3 .*Lower n_features"
+    with pytest.raises(SettingsError, match=message):
+        matched_pairs(table, TraceSettings(select="matched", n_features=8))
+
+
+def test_a_pair_needs_two_features():
+    with pytest.raises(SettingsError, match="`n_features` must be at least 2"):
+        TraceSettings(select="matched", n_features=1)

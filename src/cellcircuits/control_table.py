@@ -1,4 +1,4 @@
-"""What the rules find for control directions, beside what they find for the sources: measured rates of false edges."""
+"""What the rules find for control directions and on random weights, beside what they find for the sources."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from cellcircuits.edge_calling import call_edges, statistics_of
+from cellcircuits.edge_calling import Blocks, call_edges, judged, statistics_of
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.moments import Moments
+from cellcircuits.pair_statistics import Statistics
 from cellcircuits.settings import EdgesSettings, Readout
 from cellcircuits.specificity import specificity_of_directions
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import SAMPLE_SIZE, make_table
 
-KINDS = ("own", "random", "feature")
+KINDS = ("own", "random", "feature", RANDOM_WEIGHTS)
 SWEPT_SNR = (0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0)
 SWEPT_AGREEMENT = (0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -31,24 +33,42 @@ def control_counts(controls: Moments, settings: EdgesSettings) -> pd.DataFrame:
     beyond = specificity_of_directions(controls, chosen.readout)
     rows = []
     for index, name in enumerate(controls.directions):
-        moments = controls.of_direction(index)
-        statistics = statistics_of(moments, chosen)
-        exist = {layer: call_edges(v, replace(chosen, rule="calibrated")) for layer, v in statistics.items()}
-        published = [call_edges(v, replace(chosen, rule="published")).sum() for v in statistics.values()]
-        tested = {layer: values["tested"] for layer, values in statistics.items()}
-        row = {
-            "direction": name.split(" ")[0],
-            "n_tested": sum(t.sum() for t in tested.values()),
-            "edges_published": sum(published),
-            "edges_exist": sum(e.sum() for e in exist.values()),
-            "edges_specific": np.nan,
-        }
+        statistics = statistics_of(controls.of_direction(index), chosen)
+        row = {"direction": name.split(" ")[0], **_edges_by_rule(statistics, chosen), "edges_specific": np.nan}
         if beyond:
+            tested = {layer: values["tested"] for layer, values in statistics.items()}
+            exist = {layer: call_edges(values, _exists(chosen)) for layer, values in statistics.items()}
             p = np.concatenate([beyond[index][layer].p[t] for layer, t in tested.items()])
             specific = benjamini_hochberg(p) <= chosen.max_q
             row["edges_specific"] = (specific & np.concatenate([exist[layer][t] for layer, t in tested.items()])).sum()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def source_counts(blocks: Blocks, settings: EdgesSettings, direction: str) -> pd.DataFrame:
+    """The same of all sources of a layer without control directions, of which one block at a time is in memory.
+
+    One row, named `direction`; edges_specific is NaN.
+    """
+    chosen = _readable(blocks[0](), settings)
+    counted = [_edges_by_rule(statistics, chosen) for _, statistics in judged(blocks, chosen)]
+    total = {name: sum(part[name] for part in counted) for name in counted[0]}
+    return pd.DataFrame([{"direction": direction, **total, "edges_specific": np.nan}])
+
+
+def _exists(settings: EdgesSettings) -> EdgesSettings:
+    """The rule for the verdict `exists`."""
+    return replace(settings, rule="calibrated", require_specific=False)
+
+
+def _edges_by_rule(statistics: dict[int, Statistics], settings: EdgesSettings) -> dict[str, int]:
+    """Numbers of tested pairs and of edges, over all target layers."""
+    published = replace(settings, rule="published")
+    return {
+        "n_tested": sum(int(values["tested"].sum()) for values in statistics.values()),
+        "edges_published": sum(int(call_edges(values, published).sum()) for values in statistics.values()),
+        "edges_exist": sum(int(call_edges(values, _exists(settings)).sum()) for values in statistics.values()),
+    }
 
 
 def control_table(counts: Sequence[pd.DataFrame], context: str) -> pd.DataFrame:

@@ -58,7 +58,8 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     train, layers = settings.train, sae_layers(settings, shape)
     n_features = train.expansion * shape.d_model
     sae_bytes = BYTES * len(layers) * 2 * shape.d_model * n_features
-    if train.saes:
+    n_trained = (not train.saes) + train.random_weights
+    if n_trained == 0:
         return StageCost("train", 0, 0.0, shape.weight_bytes + sae_bytes, sae_bytes)
     fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
     depth = max(layers) + 1
@@ -70,7 +71,10 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     # weights, gradients and two moments of Adam; the buffer is held twice while it is put together
     memory = shape.weight_bytes + BYTES * batch * block_numbers(shape) + 4 * sae_bytes + 2 * buffer
     memory += 4 * BYTES * train.batch_positions * n_features
-    return StageCost("train", len(fitted) * train.epochs, forward + learning, memory, sae_bytes)
+    # the first model and its autoencoders stay in memory while the others are trained
+    memory += train.random_weights * (shape.weight_bytes + sae_bytes)
+    passes, disk = n_trained * len(fitted) * train.epochs, (1 + train.random_weights) * sae_bytes
+    return StageCost("train", passes, n_trained * (forward + learning), memory, disk)
 
 
 def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
@@ -85,7 +89,10 @@ def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -
         + BYTES * batch * block_numbers(shape)
         + BYTES * batch * (len(layers) * shape.d_model + n_features)
     )
-    return StageCost("annotate", n_cells, operations, memory, 300.0 * n_features * len(layers) * 10)
+    n_models = 1 + settings.train.random_weights
+    memory += (n_models - 1) * shape.weight_bytes
+    disk = 300.0 * n_features * len(layers) * 10
+    return StageCost("annotate", n_models * n_cells, n_models * operations, memory, n_models * disk)
 
 
 def interpreter_bytes() -> int:

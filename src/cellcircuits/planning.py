@@ -9,7 +9,14 @@ import pandas as pd
 
 from cellcircuits.errors import SettingsError, listed
 from cellcircuits.moments import ALL
-from cellcircuits.selection import default_source_layers, match_firing_rates, pick_sources, select_cells
+from cellcircuits.selection import (
+    default_source_layers,
+    match_firing_rates,
+    matched_pairs,
+    pair_by_firing_rate,
+    pick_sources,
+    select_cells,
+)
 from cellcircuits.settings import FOLD, TraceSettings
 from cellcircuits.tokens import Tokens
 from cellcircuits.trace_plan import (
@@ -40,15 +47,18 @@ def make_plan(
     n_cells = 0 if settings.n_cells >= len(tokens) else settings.n_cells
     rows = select_cells(tokens.obs, {}, n_cells, settings.stratify_by, settings.seed)
     rng = np.random.default_rng(settings.seed)
-    sources = {
-        layer: [int(f) for f in pick_sources(features[features["layer"] == layer], settings, rng)] for layer in targets
-    }
+    of_layer = {layer: features[features["layer"] == layer] for layer in targets}
+    sources = {layer: [int(f) for f in pick_sources(table, settings, rng)] for layer, table in of_layer.items()}
     empty = [layer for layer, chosen in sources.items() if not chosen]
     if empty:
         raise SettingsError(
             f"No feature of layer {listed(empty)} can be a source (select = {settings.select!r}, "
             f"min_firing_rate = {settings.min_firing_rate}). Lower min_firing_rate or choose another `select`."
         )
+    partners = {}
+    if settings.select == "matched":
+        pairs = {layer: matched_pairs(table, settings) for layer, table in of_layer.items()}
+        partners = {layer: found | {b: a for a, b in found.items()} for layer, found in pairs.items()}
     groups, group_of = _groups(tokens, rows, settings)
     n_sums = len(settings.readouts) * len(groups)
     return TracePlan(
@@ -63,6 +73,7 @@ def make_plan(
         groups=groups,
         group_of=group_of,
         seed=settings.seed,
+        partners=partners,
     )
 
 
@@ -94,6 +105,48 @@ def control_plan(
         group_of=[0] * len(main.cells),
         n_random=settings.random_directions,
         matched=matched,
+    )
+
+
+def random_weights_plan(
+    main: TracePlan,
+    controls: TracePlan | None,
+    features: pd.DataFrame,
+    random_features: pd.DataFrame,
+    settings: TraceSettings,
+) -> TracePlan:
+    """The plan of the model with random weights: as many sources of each layer, which fire as often, in the same cells.
+
+    Context, readouts and groups are those of the sources that they are compared with: as they are traced among the
+    `controls`, or, without any, by `main`. `random_features` has a row for every feature on random weights.
+
+    Raises
+    ------
+    SettingsError
+        If too few features fire on random weights.
+    """
+    partners: dict[int, dict[int, int]] = {}
+    for layer, chosen in main.sources.items():
+        own = features[(features["layer"] == layer) & features["feature"].isin(chosen)]
+        firing = random_features[(random_features["layer"] == layer) & (random_features["n_firings"] > 0)]
+        if len(firing) < len(own):
+            raise SettingsError(
+                f"Layer {layer} has {len(own)} sources to be compared with as many on random weights, where only "
+                f"{len(firing)} features fire. Lower trace.n_features, or set train.random_weights = false."
+            )
+        partners[layer] = {other: feature for feature, other in pair_by_firing_rate(own, firing).items()}
+    like = controls or main
+    sources = {layer: sorted(pairs) for layer, pairs in partners.items()}
+    widths = {int(layer): int(size) for layer, size in random_features.groupby("layer").size().items()}
+    source_bytes = _source_bytes(widths, main.targets, len(like.readouts) * len(like.groups))
+    return replace(
+        like,
+        blocks=split_into_blocks(sources, source_bytes, settings.block_megabytes * MEGABYTE),
+        cells_per_part=main.cells_per_part,
+        n_random=0,
+        matched={},
+        partners=partners,
+        random_weights=True,
     )
 
 

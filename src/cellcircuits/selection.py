@@ -75,21 +75,54 @@ def pick_sources(features: pd.DataFrame, settings: TraceSettings, rng: np.random
     """Source features of one layer, sorted: those firing often enough, picked as `settings.select` says.
 
     "annotated" keeps only features with an annotation and takes the highest annotation scores; ties go to the higher
-    firing rate, then to the lower index.
+    firing rate, then to the lower index. "matched" are the two of every pair of `matched_pairs`.
     """
-    pool = features[(features["firing_rate"] >= settings.min_firing_rate) & (features["n_firings"] > 0)]
+    pool = _firing(features, settings)
     if settings.select == "all":
         return np.sort(pool["feature"].to_numpy())
+    if settings.select == "matched":
+        pairs = matched_pairs(features, settings)
+        return np.sort(np.array([*pairs, *pairs.values()], dtype=np.int64))
     if settings.select == "random":
         drawn = rng.choice(pool["feature"].to_numpy(), size=min(settings.n_features, len(pool)), replace=False)
         return np.sort(drawn)
     if settings.select == "annotated":
-        pool = pool[pool["n_terms"] > 0]
-        order = ["annotation_score", "firing_rate", "feature"]
-    else:
-        order = ["firing_rate", "n_firings", "feature"]
-    ranked = pool.sort_values(order, ascending=[False, False, True])
+        return np.sort(_best_annotated(pool, settings.n_features)["feature"].to_numpy())
+    ranked = pool.sort_values(["firing_rate", "n_firings", "feature"], ascending=[False, False, True])
     return np.sort(ranked["feature"].to_numpy()[: settings.n_features])
+
+
+def _firing(features: pd.DataFrame, settings: TraceSettings) -> pd.DataFrame:
+    """Features that fire often enough to be sources."""
+    return features[(features["firing_rate"] >= settings.min_firing_rate) & (features["n_firings"] > 0)]
+
+
+def _best_annotated(pool: pd.DataFrame, number: int) -> pd.DataFrame:
+    annotated = pool[pool["n_terms"] > 0]
+    order = ["annotation_score", "firing_rate", "feature"]
+    return annotated.sort_values(order, ascending=[False, False, True]).head(number)
+
+
+def matched_pairs(features: pd.DataFrame, settings: TraceSettings) -> dict[int, int]:
+    """{annotated feature of a layer: feature without annotation that fires as often}, `n_features` / 2 of them.
+
+    Annotated ones are picked as for "annotated", fewer where there are not so many; partners as by
+    `pair_by_firing_rate`. Both fire often enough to be sources.
+
+    Raises
+    ------
+    SettingsError
+        If there are fewer features without annotation than with.
+    """
+    pool = _firing(features, settings)
+    annotated, others = _best_annotated(pool, settings.n_features // 2), pool[pool["n_terms"] == 0]
+    if len(others) < len(annotated):
+        raise SettingsError(
+            f'select = "matched" needs a feature without annotation for each of {len(annotated)} annotated ones; layer '
+            f"{features['layer'].iloc[0]} has {len(others)} that fire often enough. "
+            "Lower n_features or min_firing_rate."
+        )
+    return pair_by_firing_rate(annotated, others)
 
 
 def match_firing_rates(features: pd.DataFrame, sources: Sequence[int], number: int) -> dict[int, list[int]]:
@@ -110,3 +143,18 @@ def match_firing_rates(features: pd.DataFrame, sources: Sequence[int], number: i
         order = np.argsort(np.abs(rate - own[source]), kind="stable")
         found[int(source)] = [int(f) for f in index[order] if f != source][:number]
     return found
+
+
+def pair_by_firing_rate(first: pd.DataFrame, second: pd.DataFrame) -> dict[int, int]:
+    """{feature of `first`: feature of `second`}: partners that fire as nearly equally often as can be, each used once.
+
+    Both are rows of tables of features that fire, `second` no shorter than `first`. The sum over pairs of the
+    |difference of log firing rates| is the smallest possible.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    first, second = first.sort_values("feature"), second.sort_values("feature")
+    rates = [np.log(table["firing_rate"].to_numpy()) for table in (first, second)]
+    rows, columns = linear_sum_assignment(np.abs(rates[0][:, None] - rates[1]))
+    partners = second["feature"].to_numpy()[columns]
+    return {int(f): int(other) for f, other in zip(first["feature"].to_numpy()[rows], partners, strict=True)}

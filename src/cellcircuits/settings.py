@@ -117,8 +117,11 @@ class TrainSettings:
     """Share of cells kept out of training, on which quality is reported."""
     model_batch: int = 32
     """Cells per forward pass."""
+    random_weights: bool = False
+    """Also train autoencoders of the same settings on the model with random weights: the baseline for quality,
+    annotation and edges. Doubles the cost of training and annotation, and adds a trace."""
     seed: int = 0
-    """Seed of initial weights, order and split."""
+    """Seed of initial weights, order, split, and of the model with random weights."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, 0.01, 0.9, "held_out")
@@ -168,9 +171,10 @@ class TraceSettings:
     """Layers whose features are ablated; empty: the first layer, and those at one and two thirds of the depth."""
     target_layers: list[int] = field(default_factory=list)
     """Layers that are measured; empty: every layer above the source that has an autoencoder."""
-    select: Literal["annotated", "random", "frequent", "all"] = "annotated"
+    select: Literal["annotated", "random", "frequent", "matched", "all"] = "annotated"
     """How sources are picked from the features with a firing rate of at least `min_firing_rate`: by the published
-    annotation score, at random, by firing rate, or all of them."""
+    annotation score, at random, by firing rate, or all of them. "matched": half of them by annotation score, and for
+    each the feature without annotation that fires most nearly as often."""
     n_features: int = 30
     """Source features per layer."""
     min_firing_rate: float = 0.01
@@ -231,7 +235,7 @@ class TraceSettings:
         if not self.readouts or len(set(self.readouts)) < len(self.readouts):
             raise SettingsError("`readouts` must name at least one readout, each once.")
         _check_ranges(self, *PROBABILITY, "min_firing_rate")
-        _check_ranges(self, 2, inf, "n_folds")
+        _check_ranges(self, 2, inf, "n_folds", *(["n_features"] if self.select == "matched" else []))
         _check_ranges(self, 0, inf, "fidelity_sources", "random_directions", "matched_features")
         _check_ranges(
             self,
@@ -267,6 +271,9 @@ class EdgesSettings:
     """Readout at which an effect must exist."""
     unit: Literal["cell", "group"] = "cell"
     """Unit of observation: cells, or the groups of trace.group_by (donor, batch, guide), each by its mean."""
+    test: Literal["t", "sign"] = "t"
+    """Where p comes from. "t": of the mean, one-sample t over cells, sign-flip over up to 20 groups. "sign": exact sign
+    test of the responding units, which holds for any number of them and any symmetric distribution."""
     max_q: float = 0.05
     """Largest Benjamini-Hochberg q, over all targets tested from one source layer; of both verdicts, `exists` and
     `specific`."""

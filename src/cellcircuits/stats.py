@@ -29,6 +29,17 @@ def one_sample_t(mean: np.ndarray, sd: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.where(testable, p, 1.0)
 
 
+def sign_test(n_positive: np.ndarray, n_negative: np.ndarray) -> np.ndarray:
+    """Two-sided p of the exact sign test; 1 where no unit responds.
+
+    Under the null every responding unit is positive or negative with probability 1/2, as for any distribution that is
+    symmetric around 0, so n_positive is binomial. Units of 0 are left out. Neither variance nor normality matter.
+    """
+    positive, negative = np.asarray(n_positive, dtype=float), np.asarray(n_negative, dtype=float)
+    tail = scipy_stats.binom.cdf(np.minimum(positive, negative), positive + negative, 0.5)
+    return np.minimum(2 * tail, 1.0)
+
+
 def sign_flip(values: np.ndarray, draws: int = 4096, most_exact: int = 12, seed: int = 0) -> np.ndarray:
     """Two-sided p of a sign-flip test of mean 0 for `values` (unit, ...): under the null every sign is a fair coin.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.opened import OpenRun
 
 Summary = dict[str, dict[str, str | int | float]]
@@ -16,8 +17,6 @@ def summarise(run: OpenRun) -> Summary:
         stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "train", "annotate", "trace")
     }
     coverage, model = records["cells"]["coverage"], records["cells"]
-    quality = pd.DataFrame(records["train"]["quality"]).T
-    named = pd.DataFrame(records["annotate"]["summary"]).T
     passes = records["trace"]["passes"]
     return {
         "Cells and model": {
@@ -31,19 +30,8 @@ def summarise(run: OpenRun) -> Summary:
             "input mode": coverage["input_mode"],
             "cells cut to the longest input": coverage["cells_truncated"],
         },
-        "Autoencoders, on held-out cells": {
-            "layers": len(quality),
-            "variance explained": _span(quality["variance_explained"]),
-            "active features per position": _span(quality["l0"], ".1f"),
-            "dead features": _span(quality["dead_share"], ".1%"),
-        },
-        "Annotation": {
-            "features": int(named["n_features"].sum()),
-            "features with an enriched gene set": (
-                f"{named['n_annotated'].sum() / max(named['n_with_gene_list'].sum(), 1):.1%} "
-                f"(random gene lists: {named['false_annotated_share'].mean():.1%})"
-            ),
-        },
+        "Autoencoders, on held-out cells": _quality_numbers(records["train"]),
+        "Annotation": _annotation_numbers(records["annotate"]),
         "Trace": {
             "source features": len(run.sources),
             "source layers": ", ".join(map(str, sorted(run.sources["layer"].unique()))),
@@ -52,6 +40,34 @@ def summarise(run: OpenRun) -> Summary:
         },
         "Edges": _edge_numbers(run),
     }
+
+
+def _quality_numbers(record: dict) -> dict[str, str | int | float]:
+    """Quality of the autoencoders, beside that of those on random weights where the run has them."""
+    own, random = (pd.DataFrame(found["quality"]).T for found in (record, record.get(RANDOM_WEIGHTS, record)))
+    numbers: dict[str, str | int | float] = {"layers": len(own)}
+    for name, column, form in (
+        ("variance explained", "variance_explained", ".2f"),
+        ("active features per position", "l0", ".1f"),
+        ("dead features", "dead_share", ".1%"),
+    ):
+        beside = f"; random weights: {_span(random[column], form)}" if RANDOM_WEIGHTS in record else ""
+        numbers[name] = _span(own[column], form) + beside
+    return numbers
+
+
+def _annotation_numbers(record: dict) -> dict[str, str | int | float]:
+    """Annotated features, beside random gene lists, and beside features on random weights where the run has them."""
+    named = pd.DataFrame(record["summary"]).T
+    beside = f"random gene lists: {named['false_annotated_share'].mean():.1%}"
+    if RANDOM_WEIGHTS in record:
+        beside += f"; random weights: {_annotated_share(pd.DataFrame(record[RANDOM_WEIGHTS]).T):.1%}"
+    share = f"{_annotated_share(named):.1%} ({beside})"
+    return {"features": int(named["n_features"].sum()), "features with an enriched gene set": share}
+
+
+def _annotated_share(named: pd.DataFrame) -> float:
+    return named["n_annotated"].sum() / max(named["n_with_gene_list"].sum(), 1)
 
 
 def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
@@ -70,8 +86,9 @@ def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
 
 
 def _control_numbers(run: OpenRun) -> dict[str, str | int | float]:
-    """What the rules find for the sources beside what they find for control directions, all in the same context."""
+    """What the rules find for the sources beside what they find for the controls, all in the same context."""
     names = {"own": "sources", "random": "random directions", "feature": "directions of other features"}
+    names[RANDOM_WEIGHTS] = "features of the model with random weights"
     numbers: dict[str, str | int | float] = {}
     for row in run.controls.to_dict("records"):
         specific = "" if row["edges_specific"] != row["edges_specific"] else f"; specific {row['edges_specific']:,.0f}"

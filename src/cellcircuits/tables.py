@@ -47,7 +47,7 @@ relative_effect | float64 | 1 | mean_delta / clean_activation; NaN where the tar
 sign_agreement | float64 | share | Share of responding units with the sign of the mean
 responding_fraction | float64 | share | Share of units with a delta other than 0
 consistency_published | float64 | share | max(n_positive, n_units - n_positive) / n_units: the published rule, zeros count as negative
-p_value | float64 | probability | Test of mean_delta = 0, two-sided: one-sample t over cells, sign-flip over few groups
+p_value | float64 | probability | Two-sided test of no effect: of mean_delta, one-sample t over cells, sign-flip over few groups; with edges.test = "sign", exact sign test of n_positive against n_negative
 q_value | float64 | probability | Verdict `exists`: Benjamini-Hochberg over all targets of all sources of the source layer with enough units
 pre_delta | float64 | activation | Mean change before TopK where the source is active; NaN where not measured
 passthrough_delta | float64 | activation | The part of pre_delta that the removed vector makes by persisting: carried through skip connections and norms, nothing computed
@@ -109,6 +109,7 @@ feature | int64 | index | Source feature
 firing_rate | float64 | share | Share of gene positions at which the feature is active
 n_cells | int64 | cells | Traced cells in which the feature is active
 context | string | - | "exact" or "frozen": how the effects of this source were traced
+matched_with | int64 | index | Feature of equal firing rate with which it is compared, where sources are picked in pairs; on random weights: the source of the trained model; -1 otherwise
 """)
 
 TESTED = _columns("""
@@ -120,7 +121,7 @@ n_responding | int64 | pairs | Tested pairs with a delta other than 0 in any cel
 """)
 
 CONTROLS = _columns("""
-direction | string | - | What was removed: "own" (the sources themselves), "random" (a fixed random direction of the same norm), "feature" (that of a feature of the nearest firing rate)
+direction | string | - | What was removed: "own" (the sources themselves), "random" (a fixed random direction of the same norm), "feature" (that of a feature of the nearest firing rate). "random_weights": another model, the same with its weights permuted, and as many of its own features, of equal firing rates, in the same cells
 context | string | - | Context in which it was traced
 n_directions | int64 | directions | Directions per source
 n_tested | float64 | pairs | Pairs with enough units, mean over the directions

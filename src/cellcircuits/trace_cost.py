@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.model_shape import ModelShape
 from cellcircuits.settings import Settings
 from cellcircuits.trace_memory import TraceMemory
@@ -36,6 +37,8 @@ def trace_costs(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> l
         if work.n_directions > 1:
             n_parts = min(n_parts, CONTROL_PARTS)
         memory = TraceMemory(work, trace, len(layers)).peak()
+        if name == RANDOM_WEIGHTS:
+            memory += shape.weight_bytes  # beside the model of which it is a copy
         disk = work.moments_bytes() * (1 + n_parts)
         found.append(StageCost("trace", work.passes(), work.operations(), memory, disk, name))
     return found

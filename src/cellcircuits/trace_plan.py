@@ -61,6 +61,10 @@ class TracePlan:
     """Random control directions per source."""
     matched: dict[int, dict[int, list[int]]] = field(default_factory=dict)
     """{source layer: {source feature: features whose directions serve as controls}}."""
+    partners: dict[int, dict[int, int]] = field(default_factory=dict)
+    """{source layer: {source feature: feature that fires as often, with which it is compared}}; empty: not paired."""
+    random_weights: bool = False
+    """Whether the model with random weights is traced, with its own autoencoders."""
 
     @property
     def has_controls(self) -> bool:
@@ -118,7 +122,11 @@ class TracePlan:
             int(layer): {int(feature): others for feature, others in chosen.items()}
             for layer, chosen in content.pop("matched").items()
         }
-        return cls(blocks=blocks, targets=targets, matched=matched, **content)
+        partners = {
+            int(layer): {int(feature): other for feature, other in chosen.items()}
+            for layer, chosen in content.pop("partners").items()
+        }
+        return cls(blocks=blocks, targets=targets, matched=matched, partners=partners, **content)
 
 
 def bytes_per_source(n_targets: int, n_sums: int = 1) -> int:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.model_shape import ModelShape
 from cellcircuits.selection import default_source_layers
 from cellcircuits.settings import EVERYWHERE, FEW_CHANGED, FOLD, Settings, TraceSettings
@@ -70,7 +71,7 @@ def sae_layers(settings: Settings, shape: ModelShape) -> list[int]:
 
 @dataclass(frozen=True)
 class Work:
-    """One plan of a trace: there is one for the sources, one for controls, one for what is traced in both contexts."""
+    """One plan of a trace: of the sources, of controls, of what is traced in both contexts, on random weights."""
 
     shape: ModelShape
     lengths: np.ndarray
@@ -184,11 +185,15 @@ def _controls(main: Work, trace: TraceSettings) -> Work:
 
 
 def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[str, Work]:
-    """{"": the sources of a trace, "controls": control directions, "exact": what is traced exactly as well}."""
+    """{"": the sources of a trace, "controls": control directions, "exact": what is traced exactly as well,
+    "random_weights": as many sources of the model with random weights}.
+    """
     trace, layers = settings.trace, sae_layers(settings, shape)
     n_cells = min(trace.n_cells or len(lengths), len(lengths))
     n_features, k = settings.train.expansion * shape.d_model, settings.train.k
     n_sources = n_features if trace.select == "all" else min(trace.n_features, n_features)
+    if trace.select == "matched":
+        n_sources -= n_sources % 2
     source_layers = trace.source_layers or default_source_layers(layers, shape.n_layers)
     targets = {s: [t for t in (trace.target_layers or layers) if t > s] for s in source_layers}
     main = Work(
@@ -212,4 +217,7 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[st
         few = main.lengths[: trace.fidelity_cells]
         sources = {s: min(trace.fidelity_sources, n_sources) for s in main.sources}
         found["exact"] = replace(main, frozen=False, lengths=few, sources=sources)
+    if settings.train.random_weights:
+        # as the sources are traced among the controls, or without any
+        found[RANDOM_WEIGHTS] = replace(found.get("controls", main), n_directions=1)
     return found

@@ -1,34 +1,60 @@
-"""Stage `annotate`: catalogue and name the features of every autoencoder."""
+"""Stage `annotate`: catalogue and name the features of every autoencoder, those on random weights included."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cellcircuits.catalogue import count_firings, name_features
+from cellcircuits.formats import RANDOM_WEIGHTS
+from cellcircuits.models.base import Model
 from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, read_gmt
 from cellcircuits.run import Run, file_hash
-from cellcircuits.sae import load_saes
+from cellcircuits.sae import TopKSAE, load_saes
 from cellcircuits.stages.cells import run_model
+from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import write_table
-from cellcircuits.tokens import load_tokens
+from cellcircuits.tokens import Tokens, load_tokens
+
+Tables = dict[str, list[pd.DataFrame]]
+"""Tables of the stage by name, one frame for each layer."""
 
 
 def annotate_stage(run: Run, progress: Progress) -> None:
     """Catalogue and name the features of every autoencoder; write `annotate/`."""
     run.require("cells", "train")
-    settings = run.settings.annotate
-    collections = [read_gmt(path) for path in settings.gene_sets]
-    tokens, saes, model = load_tokens(run.path("cells")), load_saes(run.path("train")), run_model(run)
+    settings, tokens, model = run.settings.annotate, load_tokens(run.path("cells")), run_model(run)
     if settings.max_cells and settings.max_cells < len(tokens):
         rows = np.random.default_rng(settings.seed).choice(len(tokens), settings.max_cells, replace=False)
         tokens = tokens.take(np.sort(rows))
-    with progress.task("Cataloguing features", len(tokens)) as advance:
+    saes = {layer: sae.to(model.device) for layer, sae in load_saes(run.path("train")).items()}
+    tables, summary = _named(run, model, saes, tokens, progress)
+    record: dict[str, Any] = {"summary": dict(summary)}
+    if run.settings.train.random_weights:
+        baseline, record[RANDOM_WEIGHTS] = _named(run, *load_baseline(run), tokens, progress, " on random weights")
+        summary[RANDOM_WEIGHTS] = record[RANDOM_WEIGHTS]
+    hashes = {path: file_hash(gene_sets_path(path)) for path in settings.gene_sets}
+    with run.writing("annotate", gene_sets_sha256=hashes, **record) as folder:
+        _write(tables, folder)
+        if run.settings.train.random_weights:
+            _write(baseline, folder / RANDOM_WEIGHTS)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _named(
+    run: Run, model: Model, saes: dict[int, TopKSAE], tokens: Tokens, progress: Progress, what: str = ""
+) -> tuple[Tables, dict[str, Any]]:
+    """Tables of all features of a model, and {L00: what is counted of its features}."""
+    settings = run.settings.annotate
+    collections = [read_gmt(path) for path in settings.gene_sets]
+    with progress.task(f"Cataloguing features{what}", len(tokens)) as advance:
         sums = count_firings(model, tokens, saes, run.settings.train.model_batch, advance)
-    tables: dict[str, list[pd.DataFrame]] = {"features": [], "feature_genes": [], "terms": []}
+    tables: Tables = {"features": [], "feature_genes": [], "terms": []}
     summary = {}
     with progress.task("Testing gene sets", len(saes)) as advance:
         for layer, sae in saes.items():
@@ -38,8 +64,10 @@ def annotate_stage(run: Run, progress: Progress) -> None:
             for name, frame in named.items():
                 tables[name].append(frame)
             advance(1)
-    hashes = {path: file_hash(gene_sets_path(path)) for path in settings.gene_sets}
-    with run.writing("annotate", summary=summary, gene_sets_sha256=hashes) as folder:
-        for name, frames in tables.items():
-            write_table(name, pd.concat(frames, ignore_index=True), folder)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return tables, summary
+
+
+def _write(tables: Tables, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, frames in tables.items():
+        write_table(name, pd.concat(frames, ignore_index=True), folder)

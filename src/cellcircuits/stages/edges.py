@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellcircuits.control_table import control_counts, control_table, sample_size_curve, sweep
+from cellcircuits.control_table import control_counts, control_table, sample_size_curve, source_counts, sweep
 from cellcircuits.edge_calling import Blocks, count_pairs, edges_of_layer, sign_shares
 from cellcircuits.fidelity import fidelity
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.gene_effects import gene_effects
-from cellcircuits.moments import Moments, load_moments, trace_files
+from cellcircuits.moments import OWN, Moments, load_moments, trace_files
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run
 from cellcircuits.settings import EdgesSettings
@@ -43,23 +44,27 @@ def call_trace(run: Run, progress: Progress) -> Parts:
     settings, folder = run.settings.edges, run.path("trace")
     symbols = pd.read_parquet(run.path("cells") / "genes.parquet")["symbol"].to_numpy(dtype=str)
     blocks = {layer: [partial(load_moments, path) for path in paths] for layer, paths in trace_files(folder).items()}
-    controls = trace_files(folder, "controls")
+    controls, random = trace_files(folder, "controls"), trace_files(folder, RANDOM_WEIGHTS)
     parts: Parts = {name: [] for name in NAMES}
     counts = []
     with progress.task("Calling edges", len(blocks)) as advance:
         for layer, loads in blocks.items():
-            beyond, own = None, None
+            beyond, own, counted = None, None, []
             if layer in controls:
                 moments = _load_layer(controls[layer])
-                counts.append(_judge_controls(moments, settings, parts))
+                counted.append(_judge_controls(moments, settings, parts))
                 beyond, own = specificity(moments, settings.readout), moments.of_direction(0)
                 del moments  # many times as large as the sources
+            if layer in random:
+                counted += _judge_random_weights(run, layer, random[layer], bool(counted))
+            counts += [pd.concat(counted, ignore_index=True)] if counted else []
             _call_layer(loads, beyond, settings, symbols, parts)
             _compare_contexts(run, layer, own, parts)
             advance(1)
     parts["signs"].append(sign_shares(list(blocks.values()), settings))
     if counts:
-        parts["controls"].append(control_table(counts, _context_of(run, "controls")))
+        # what is traced on random weights has the context of the controls
+        parts["controls"].append(control_table(counts, _context_of(run, "controls" if controls else RANDOM_WEIGHTS)))
     return parts
 
 
@@ -75,6 +80,26 @@ def _judge_controls(controls: Moments, settings: EdgesSettings, parts: Parts) ->
         mean = swept[0].assign(edges=np.mean([part["edges"] for part in swept], axis=0))
         parts["sweep"].append(mean)
     return control_counts(controls, settings)
+
+
+def _judge_random_weights(run: Run, layer: int, paths: Sequence[Path], has_own: bool) -> list[pd.DataFrame]:
+    """Counts of edges of the model with random weights; without controls, of the sources as well, to compare."""
+    settings = run.settings.edges
+    found = source_counts([partial(load_moments, path) for path in paths], settings, RANDOM_WEIGHTS)
+    if has_own:
+        return [found]
+    load = partial(_before_screen, run.settings.trace.context == "screen")
+    own = [partial(load, path) for path in trace_files(run.path("trace"))[layer]]
+    return [source_counts(own, settings, OWN), found]
+
+
+def _before_screen(screened: bool, path: Path) -> Moments:
+    """Moments of a block of sources in the context of the plan: after a screen some were replaced by exact ones."""
+    moments, frozen = load_moments(path), path.with_name(path.name.replace("moments", "frozen"))
+    if screened and frozen.exists():
+        found = load_moments(frozen)
+        moments.replace_sources(np.flatnonzero(np.isin(moments.source_features, found.source_features)), found)
+    return moments
 
 
 def _call_layer(

@@ -1,7 +1,8 @@
 """Stage `trace`: which features are ablated in which cells; computed in parts, by this process or by any executor.
 
-A trace has several plans, each a folder of parts: the sources; control directions in their place; and, where a context
-is frozen, what is traced exactly as well. `cellcircuits.parts` computes what is planned and not there yet, and adds up.
+A trace has several plans, each a folder of parts: the sources; control directions in their place; where a context is
+frozen, what is traced exactly as well; and the model with random weights, where the run has autoencoders of it.
+`cellcircuits.parts` computes what is planned and not there yet, and adds up.
 """
 
 from __future__ import annotations
@@ -22,20 +23,27 @@ import torch
 
 from cellcircuits.edge_calling import count_edges
 from cellcircuits.errors import DataError, RunError
+from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments, moments_file, save_moments
 from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan, trace_part
-from cellcircuits.planning import control_plan, make_plan, restricted, sample_plans
+from cellcircuits.planning import control_plan, make_plan, random_weights_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, Run
 from cellcircuits.sae import TopKSAE, check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
 from cellcircuits.stages.cells import run_model
+from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import make_table, read_table, write_table
 from cellcircuits.tokens import Tokens, load_tokens
 from cellcircuits.trace_plan import Sources, TracePlan
 
-DESCRIPTIONS = {"": "Tracing", "controls": "Tracing control directions", "exact": "Tracing exactly, to compare"}
+DESCRIPTIONS = {
+    "": "Tracing",
+    "controls": "Tracing control directions",
+    "exact": "Tracing exactly, to compare",
+    RANDOM_WEIGHTS: "Tracing the model with random weights",
+}
 """What is shown while a plan is computed, by the name of its folder."""
 
 
@@ -86,9 +94,15 @@ def _trace_plans(tracing: _Tracing, features: pd.DataFrame) -> dict[str, TracePl
     run, settings = tracing.run, tracing.run.settings.trace
     record = (run.manifest("cells") or {})["record"]
     tokens = load_tokens(run.path("cells"))
-    main = tracing.compute("", make_plan(tokens, features, settings, record["n_layers"], _inputs(run)))
+    # all are made before any is computed: what cannot be done is known at once
+    planned = make_plan(tokens, features, settings, record["n_layers"], _inputs(run))
+    controls = control_plan(planned, features, settings, record.get("has_frozen_context", False))
+    random = None
+    if run.settings.train.random_weights:
+        random_features = read_table("features", run.path("annotate") / RANDOM_WEIGHTS)
+        random = random_weights_plan(planned, controls, features, random_features, settings)
+    main = tracing.compute("", planned)
     plans = {"": main}
-    controls = control_plan(main, features, settings, record.get("has_frozen_context", False))
     if controls is not None:
         plans["controls"] = tracing.compute("controls", controls)
     if settings.context == "screen":
@@ -96,6 +110,8 @@ def _trace_plans(tracing: _Tracing, features: pd.DataFrame) -> dict[str, TracePl
         plans["exact"] = tracing.compute("exact", restricted(main, found))
     if settings.context == "frozen" and settings.fidelity_sources:
         plans |= {name: tracing.compute(name, plan) for name, plan in sample_plans(main, settings).items()}
+    if random is not None:  # last: every worker has to load another model for it
+        plans[RANDOM_WEIGHTS] = tracing.compute(RANDOM_WEIGHTS, random)
     return plans
 
 
@@ -123,19 +139,35 @@ def _write(run: Run, plans: dict[str, TracePlan], work: Path, features: pd.DataF
         for name, plan in plans.items():
             passes["clean"] += len(plan.cells) * sum(bool(block) for block in plan.blocks)
             (out / f"{name}{'_' if name else ''}{PLAN_FILE}").write_text(plan.to_json() + "\n", encoding="utf-8")
-            if name:
-                for layer, block, moments in merge(plan, work / name):
-                    save_moments(count(moments), moments_file(out, layer, block, name))
-                    del moments  # before the next one is read
+            rows = []
+            for layer, block, moments in merge(plan, work / name) if name else ():
+                save_moments(count(moments), moments_file(out, layer, block, name))
+                if name == RANDOM_WEIGHTS:
+                    rows.append(_source_rows(moments, plan, plan.context))
+                del moments  # before the next one is read
+            if name == RANDOM_WEIGHTS:
+                _write_sources(rows, read_table("features", run.path("annotate") / name), out / name)
         for layer, block, moments, exact in _sources_of(run, plans, work, out, count):
             save_moments(moments, moments_file(out, layer, block))
-            context = np.where(exact, "exact", plans[""].context)
-            columns = {"layer": layer, "feature": moments.source_features, "n_cells": moments.cells()}
-            sources.append(pd.DataFrame(columns | {"context": context}))
+            sources.append(_source_rows(moments, plans[""], np.where(exact, "exact", plans[""].context)))
             del moments
-        table = pd.concat(sources).sort_values(["layer", "feature"])
-        known = features[["layer", "feature", "firing_rate"]]
-        write_table("sources", make_table("sources", table.merge(known, on=["layer", "feature"], how="left")), out)
+        _write_sources(sources, features, out)
+
+
+def _source_rows(moments: Moments, plan: TracePlan, context: str | np.ndarray) -> pd.DataFrame:
+    """Rows of the table `sources`, without firing rates."""
+    partners = plan.partners.get(moments.source_layer, {})
+    columns = {"layer": moments.source_layer, "feature": moments.source_features, "n_cells": moments.cells()}
+    matched = [partners.get(int(feature), -1) for feature in moments.source_features]
+    return pd.DataFrame(columns | {"context": context, "matched_with": matched})
+
+
+def _write_sources(rows: list[pd.DataFrame], features: pd.DataFrame, folder: Path) -> None:
+    """Write the table `sources`, with the firing rates in the table of all features."""
+    folder.mkdir(exist_ok=True)
+    table = pd.concat(rows).sort_values(["layer", "feature"])
+    known = features[["layer", "feature", "firing_rate"]]
+    write_table("sources", make_table("sources", table.merge(known, on=["layer", "feature"], how="left")), folder)
 
 
 def _sources_of(
@@ -174,7 +206,7 @@ class _Opened(NamedTuple):
 
 _opening = Lock()
 _opened: dict[tuple, _Opened] = {}
-"""What this process has open: one run at most."""
+"""What this process has open: one run at most, with one of its models."""
 
 
 def trace_job(folder: str, settings: Settings, work: str, part: int) -> str | None:
@@ -199,7 +231,7 @@ def trace_job(folder: str, settings: Settings, work: str, part: int) -> str | No
 
 
 def _open(run: Run, plan: TracePlan) -> _Opened:
-    key = (run.folder, run.settings.model, *plan.inputs.items())
+    key = (run.folder, run.settings.model, plan.random_weights, *plan.inputs.items())
     with _opening:  # threads of a pool begin at the same time
         if key not in _opened:
             _opened.clear()
@@ -215,7 +247,10 @@ def _load(seen: Run, plan: TracePlan) -> _Opened:
             f"{seen.folder} was made anew since this trace was planned, or {socket.gethostname()} sees another folder "
             "there. Delete the parts of the trace and begin it again."
         )
-    model = run_model(seen)
-    saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
+    if plan.random_weights:
+        model, saes = load_baseline(seen)
+    else:
+        model = run_model(seen)
+        saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
     check_saes(saes, model.d_model, model.n_layers, seen.settings.cells.input_mode)
     return _Opened(model, load_tokens(seen.path("cells")), saes)
