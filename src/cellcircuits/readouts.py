@@ -65,9 +65,12 @@ def measure(layer: Layer, readouts: Sequence[str]) -> tuple[torch.Tensor, torch.
 
 
 def _at_source(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
-    averaging, n_targets = layer.at.averaging(layer.ablated.dtype), layer.sae.n_features
-    was = layer.code.at(layer.at.position).dense(n_targets)
-    return averaging @ (layer.sae.encode(layer.ablated).dense(n_targets) - was), averaging @ was
+    at, n_targets = layer.at, layer.sae.n_features
+    now, was = layer.sae.encode(layer.ablated), layer.code.at(at.position)
+    after, before = (code.mean_by(at.copy, at.counts, n_targets) for code in (now, was))
+    # of sums in float64, so that equal activations leave exactly 0
+    dtype = layer.ablated.dtype
+    return (after - before).to(dtype), before.to(dtype)
 
 
 def _before_topk(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:

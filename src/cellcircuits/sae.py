@@ -21,6 +21,7 @@ from torch import nn
 
 from cellcircuits.checkpoints import check_weights, read_json, read_tensors
 from cellcircuits.errors import ModelError, listed
+from cellcircuits.top_k import top_k_indices
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -38,6 +39,21 @@ class SparseCode(NamedTuple):
         """The same code with one column per feature, (..., feature)."""
         code = self.values.new_zeros(*self.values.shape[:-1], n_features)
         return code.scatter_(-1, self.indices, self.values)
+
+    def mean_by(self, groups: torch.Tensor, counts: torch.Tensor, n_features: int) -> torch.Tensor:
+        """Mean code of groups of rows, float64 (group, feature), for a code of shape (row, k).
+
+        `groups` is the group of each row, `counts` the number of rows of each group.
+        """
+        if self.values.device.type != "cpu":
+            # adding at random places has no fixed order there, a product of matrices has
+            membership = (groups == torch.arange(len(counts), device=groups.device)[:, None]).double()
+            return membership @ self.dense(n_features).double() / counts[:, None]
+        places = groups[:, None] * n_features + self.indices
+        sums = np.bincount(
+            places.ravel().numpy(), self.values.detach().ravel().numpy(), minlength=len(counts) * n_features
+        )
+        return torch.from_numpy(sums.reshape(len(counts), n_features)) / counts[:, None]
 
     def at(self, rows: torch.Tensor) -> SparseCode:
         """The code of these rows of the first axis."""
@@ -75,8 +91,9 @@ class TopKSAE(nn.Module):
 
     def encode(self, hidden: torch.Tensor) -> SparseCode:
         """Sparse code of hidden states (..., d_model)."""
-        values, indices = self.pre_activations(hidden).topk(self.k, dim=-1, sorted=False)
-        return SparseCode(values.relu(), indices)
+        pre = self.pre_activations(hidden)
+        indices = top_k_indices(pre, self.k)
+        return SparseCode(pre.gather(-1, indices).relu(), indices)
 
     def decode(self, code: SparseCode) -> torch.Tensor:
         """Reconstruction (..., d_model) of a code."""

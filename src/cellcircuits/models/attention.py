@@ -39,11 +39,13 @@ def attend(
     excluded
         bool (query, key): keys that a query must not look at.
     """
-    mask = None
-    if excluded is not None:
-        mask = torch.zeros(excluded.shape, dtype=query.dtype, device=query.device).masked_fill_(excluded, -torch.inf)
+    mask = None if excluded is None else torch.where(excluded, -torch.inf, query.new_zeros(()))
     if query.device.type == "cpu":
-        return _attend_fused(query, key, value, mask)
+        output, log_sum = _attend_fused(query, key, value, mask)
+        if excluded is not None:
+            # the kernel says 0 where no key is left
+            log_sum.masked_fill_(excluded.all(dim=1), -torch.inf)
+        return Attended(output, log_sum)
     rows = torch.arange(query.shape[1], device=query.device).split(QUERIES_AT_A_TIME)
     parts = [attend_explicitly(query[:, some], key, value, None if mask is None else mask[some]) for some in rows]
     output, log_sum = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -54,9 +56,6 @@ def _attend_fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, m
     """By the kernel behind torch's scaled_dot_product_attention, which itself does not hand out the normaliser."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     output, log_sum = kernel(query[None], key[None], value[None], attn_mask=mask)
-    if mask is not None:
-        # the kernel says 0 where no key is left
-        log_sum.masked_fill_(mask.amax(dim=1) == -torch.inf, -torch.inf)
     return Attended(output[0], log_sum[0])
 
 
