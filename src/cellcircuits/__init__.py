@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cellcircuits.models.base import Model, check_model
     from cellcircuits.moments import Moments
     from cellcircuits.opened import OpenRun, open_run
+    from cellcircuits.resources import fetch_reference
     from cellcircuits.sae import TopKSAE, load_saes
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
@@ -35,6 +36,7 @@ _HOMES = {
     "check_model": "models.base",
     "demo_cells": "demo_data",
     "edges": "edge_calling",
+    "fetch_reference": "resources",
     "load_model": "models",
     "load_saes": "sae",
     "open_run": "opened",
@@ -55,6 +57,7 @@ __all__ = [
     "check_model",
     "demo_cells",
     "edges",
+    "fetch_reference",
     "load_model",
     "load_saes",
     "open_run",

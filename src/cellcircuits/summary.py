@@ -39,10 +39,7 @@ def summarise(run: OpenRun) -> Summary:
         },
         "Annotation": {
             "features": int(named["n_features"].sum()),
-            "features with an enriched gene set": (
-                f"{named['n_annotated'].sum() / max(named['n_with_gene_list'].sum(), 1):.1%} "
-                f"(random gene lists: {named['false_annotated_share'].mean():.1%})"
-            ),
+            **_annotation_rates(run.annotation_rates),
         },
         "Trace": {
             "source features": len(run.sources),
@@ -52,6 +49,25 @@ def summarise(run: OpenRun) -> Summary:
         },
         "Edges": _edge_numbers(run),
     }
+
+
+def _annotation_rates(rates: pd.DataFrame) -> dict[str, str | int | float]:
+    """Share of features with an annotation from every source, beside random gene lists."""
+    names = {
+        "gene sets": "an enriched gene set",
+        "targets": "enriched targets of a regulator",
+        "interactions": "interacting top genes",
+    }
+    numbers: dict[str, str | int | float] = {}
+    for (kind, source), rows in rates.groupby(["kind", "source"], sort=False):
+        share = rows["n_annotated"].sum() / max(rows["n_lists"].sum(), 1)
+        means = rows[["null_share", "null_share_at_cut", "listed_share_at_cut"]].mean()
+        name = names[kind] if source == "all" else f"{names[kind]}, {source}"
+        numbers[f"features with {name}"] = (
+            f"{share:.1%} (random gene lists: {means['null_share']:.1%}; judged by the features' cut in p: "
+            f"{means['null_share_at_cut']:.1%}, and as common as on their lists: {means['listed_share_at_cut']:.1%})"
+        )
+    return numbers
 
 
 def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:
