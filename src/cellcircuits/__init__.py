@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cellcircuits.models.base import Model, check_model
     from cellcircuits.moments import Moments
     from cellcircuits.opened import OpenRun, open_run
+    from cellcircuits.published_atlas import PublishedAtlas, read_published_atlas
     from cellcircuits.resources import fetch_reference
     from cellcircuits.sae import TopKSAE, load_saes
     from cellcircuits.settings import Settings, read_settings, write_settings
@@ -30,6 +31,7 @@ _HOMES = {
     "Model": "models.base",
     "Moments": "moments",
     "OpenRun": "opened",
+    "PublishedAtlas": "published_atlas",
     "Settings": "settings",
     "Tokens": "tokens",
     "TopKSAE": "sae",
@@ -40,6 +42,7 @@ _HOMES = {
     "load_model": "models",
     "load_saes": "sae",
     "open_run": "opened",
+    "read_published_atlas": "published_atlas",
     "read_settings": "settings",
     "trace": "tracing",
     "trace_controls": "tracing",
@@ -51,6 +54,7 @@ __all__ = [
     "Model",
     "Moments",
     "OpenRun",
+    "PublishedAtlas",
     "Settings",
     "Tokens",
     "TopKSAE",
@@ -61,6 +65,7 @@ __all__ = [
     "load_model",
     "load_saes",
     "open_run",
+    "read_published_atlas",
     "read_settings",
     "trace",
     "trace_controls",

@@ -18,14 +18,12 @@ import scipy.sparse as sp
 
 from cellcircuits.activations import stream_activations
 from cellcircuits.annotation import Annotator
-from cellcircuits.enrichment import best_terms, gene_lists
+from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
 from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens
-
-PUBLISHED_SMALLEST_P = 1e-30
 
 
 @dataclass
@@ -130,11 +128,6 @@ def _feature_rows(sums: FiringSums, n_positions: int, genes: pd.DataFrame, terms
     frame["label"] = frame["feature"].map(best["term"]).fillna("")
     frame["label_q"] = frame["feature"].map(best["q_value"]).astype(float)
     frame["label_odds_ratio"] = frame["feature"].map(best["odds_ratio"]).astype(float)
-    score = (
-        10 * by_feature["collection"].nunique()
-        + by_feature.size()
-        - np.log10(np.maximum(by_feature["q_value"].min(), PUBLISHED_SMALLEST_P))
-    )
-    frame["annotation_score"] = frame["feature"].map(score).fillna(0.0)
+    frame["annotation_score"] = frame["feature"].map(annotation_scores(terms)).fillna(0.0)
     frame["top_genes"] = frame["feature"].map(genes.groupby("feature")["symbol"].agg(";".join)).fillna("")
     return frame

@@ -18,6 +18,7 @@ from cellcircuits.references import GeneSets
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.stats import counted_benjamini_hochberg, hypergeometric_enrichment, odds_ratio
 
+PUBLISHED_SMALLEST_P = 1e-30
 BEST_FIRST = {"q_value": True, "odds_ratio": False, "term": True, "collection": True}
 """The order of a feature's terms (True: ascending). The first is its label, whichever end of an edge it is."""
 
@@ -192,3 +193,10 @@ def redundant_terms(terms: pd.DataFrame, share: float) -> list[str]:
             kept.append((name, genes))
         found.append(better)
     return found
+
+
+def annotation_scores(terms: pd.DataFrame) -> pd.Series:
+    """The published score by feature: 10 collections + terms - log10(smallest q)."""
+    by_feature = terms.groupby("feature")
+    smallest = np.maximum(by_feature["q_value"].min(), PUBLISHED_SMALLEST_P)
+    return 10 * by_feature["collection"].nunique() + by_feature.size() - np.log10(smallest)
