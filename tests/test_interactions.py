@@ -138,6 +138,17 @@ def test_rare_results_meet_more_draws():
     np.testing.assert_allclose(found["p_value"] * (1 + found["n_draws"]) % 1, 0, atol=1e-6)
 
 
+def test_draws_are_as_many_as_the_correction_needs():
+    network, lists = planted()
+    settings = AnnotateSettings(network_draws=100, degree_bin_genes=50)
+    test = InteractionTest(network, symbols(400), settings)
+    # alone among 1000 lists: the most; half of 60 lists: 10 x 60 / (0.05 x 30)
+    alone = test.test(lists_of([lists[0], *([[0, 1]] * 999)], 400))
+    assert alone["n_draws"][0] == 100 * FOLLOW_UP_FACTOR
+    many = test.test(lists_of([lists[0]] * 30 + [[0, 399]] * 30, 400))
+    assert (many["n_draws"][:30] == 400).all() and (many["q_value"][:30] < 0.05).all()
+
+
 def test_p_of_random_lists_is_not_too_small():
     """The chance of a p of at most x is at most x, also where it decides on more draws."""
     network, rng = random_network(300, 1500), np.random.default_rng(8)

@@ -160,7 +160,7 @@ class AnnotateSettings:
     redundant_share: float = 0.5
     """A term is marked as redundant when more than this share of its genes on the list belong to a better term."""
     network_draws: int = 1000
-    """Permutations of a network against which interactions are tested; 20 times as many for lists with a small p."""
+    """Permutations of a network against which interactions are tested; up to 20 times as many for the best lists."""
     degree_bin_genes: int = 200
     """Fewest genes of similar degree among which a permutation exchanges labels."""
     seed: int = 0

@@ -130,7 +130,7 @@ n_in_network | int64 | genes | Of them, those with a partner within the backgrou
 n_interactions | int64 | pairs | Pairs of top genes that interact
 null_mean | float64 | pairs | Mean number of pairs when each gene is replaced by one of similar degree
 null_sd | float64 | pairs | Standard deviation of that number
-n_draws | int64 | draws | Random replacements: network_draws, and 20 times as many where at most 10 reach the number
+n_draws | int64 | draws | Random replacements: network_draws; more where at most 10 reach the number and few lists are as good
 p_value | float64 | probability | (1 + draws with at least as many pairs) / (1 + draws)
 q_value | float64 | probability | Benjamini-Hochberg over all features of the layer with a gene list
 """)
