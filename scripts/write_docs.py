@@ -27,6 +27,9 @@ ROWS = {
     "features": "One row per feature of every layer.",
     "feature_genes": "One row per feature and top gene.",
     "terms": "One row per feature and enriched gene set, best first.",
+    "regulators": "One row per feature and set of targets enriched among its top genes, best first.",
+    "interactions": "One row per feature with a gene list and network of interactions.",
+    "annotation_rates": "One row per layer and source of annotations.",
     "sources": "One row per ablated feature.",
     "tested": "One row per pair of source layer and target layer.",
     "attenuation": "One row per pair of source layer and target layer.",
@@ -67,6 +70,9 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("features.parquet", "Table `features`."),
         ("feature_genes.parquet", "Table `feature_genes`."),
         ("terms.parquet", "Table `terms`."),
+        ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
+        ("interactions.parquet", "Table `interactions`; empty without networks of interactions."),
+        ("annotation_rates.parquet", "Table `annotation_rates`: each share beside that of random gene lists."),
         ("summary.json", "Counts of every layer, {L00: {...}}."),
     ],
     "trace": [
@@ -156,11 +162,11 @@ and on the same model with the entries of every weight tensor permuted (`train.s
 """,
     "annotate": """
 `summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have
-an enriched gene set), `annotated_share` (of those with a gene list), `false_annotated_share` (the same for random gene
-lists), `n_background_genes`.
+an enriched gene set), `annotated_share` (of those with a gene list), `false_annotated_share` (`null_share` of all gene
+sets), `n_background_genes`. What each number means: [annotation.md](annotation.md).
 
-With `train.random_weights`, `annotate/random_weights/` holds the same three tables of the features on random weights,
-and `summary.json` their counts under `random_weights`, {L00: {...}}: how many features have a name where nothing was
+With `train.random_weights`, `annotate/random_weights/` holds the same tables of the features on random weights, and
+`summary.json` their counts under `random_weights`, {L00: {...}}: how many features have a name where nothing was
 learned.
 """,
     "trace": f"""

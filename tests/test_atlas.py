@@ -80,7 +80,9 @@ def fake_tables() -> dict[str, pd.DataFrame]:
     ]
     columns = [c.name for c in TABLES["feature_genes"]]
     listed = [(a, b, r, f"G{r}", "LYZ" if r == 1 else SYMBOLS[b % 8], 1 / r, 5, 50) for a, b, r in genes_of]
-    terms = [(*SOURCE, "sets.gmt", SCRIPT, 3, 20, 40, 900, 9.5, 1e-9, 1e-7, "LYZ;CD3E")]
+    terms = [(*SOURCE, "sets.gmt", SCRIPT, 3, 20, 40, 900, 9.5, 1e-9, 1e-7, "LYZ;CD3E", "")]
+    regulators = [(*SOURCE, "net.tsv", SCRIPT, SCRIPT, 3, 20, 40, 900, 9.5, 1e-9, 1e-7, True, "LYZ;CD3E")]
+    interactions = [(*SOURCE, SCRIPT, 20, 18, 30, 4.5, 1.5, 20000, 5e-5, 1e-3)]
     hubs = [("out", *SOURCE, SCRIPT, 9, 4.5, 0.1, 0.5), ("in", 2, 64, FOREIGN, 4, 2.0, 0.1, -0.5)]
     circuits = [(SCRIPT, LONG, 5, 1.2, 0.001, 0.01, -0.8, 0.9, "L0/F65 -> L2/F64", "LYZ", "CD3E")]
     return {
@@ -88,6 +90,8 @@ def fake_tables() -> dict[str, pd.DataFrame]:
         "features": features,
         "feature_genes": make_table("feature_genes", pd.DataFrame(listed, columns=columns)),
         "terms": _table("terms", terms),
+        "regulators": _table("regulators", regulators),
+        "interactions": _table("interactions", interactions),
         "hubs": _table("hubs", hubs),
         "circuits": _table("circuits", circuits),
         "signs": _table("signs", [(QUOTES, 200, 0.61, 0.52, 0.7, 0.5)]),
@@ -131,7 +135,9 @@ def bytes_by_name(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------ files and tables
 
 
-@pytest.mark.parametrize("name", ["edges_out", "edges_in", "features", "feature_genes", "terms"])
+@pytest.mark.parametrize(
+    "name", ["edges_out", "edges_in", "features", "feature_genes", "terms", "regulators", "interactions"]
+)
 def test_shards_hold_the_rows_of_the_table(site: Path, name: str) -> None:
     expected = fake_tables()[name.removesuffix("_out").removesuffix("_in")]
     rows = read_rows(sorted((site / "data" / name).rglob("*.json.gz")))

@@ -29,7 +29,7 @@ from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import Settings, settings_from_dict, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OTHER_VERBS = ("run", "plan", "status", "summary", "export", "settings", "demo")
+OTHER_VERBS = ("run", "plan", "status", "summary", "export", "settings", "demo", "fetch")
 DEMO = Path(cc.__file__).parent / "data" / "demo_geneformer"
 
 
@@ -223,6 +223,33 @@ def test_export(call, toy_run, format, name):
     code, out, _ = call("export", toy_run.folder, "--format", format, *arguments)
     assert code == 0 and out == f"{len(toy_run.edges)} edges written to {name}\n"
     assert Path(name).stat().st_size > 100
+
+
+def test_fetch_prints_where_and_under_which_licence(call, refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cellcircuits.resources._download", lambda url: b"MYC\tTERT\tActivation\t1\n")
+    code, out, _ = call("fetch", "trrust")
+    path = tmp_path / "cache" / "cellcircuits" / "references" / "trrust_rawdata.human.tsv"
+    assert code == 0 and path.exists()
+    assert str(path) in out and "Licence: TRRUST, CC BY-SA 4.0" in out and "sha256 " in out
+    path.write_text("other")
+    refused(r"is not what was fetched", "fetch", "trrust")
+
+
+def test_annotate_with_networks(call, toy_run, tmp_path):
+    """Interactions and targets of the toy's genes, with the rates of random lists."""
+    pairs = [f"GENE{i},GENE{i + 1}" for i in range(39)]
+    (tmp_path / "ppi.csv").write_text("\n".join(["gene1,gene2", *pairs]) + "\n")
+    (tmp_path / "tf.csv").write_text("source,target\n" + "".join(f"GENE0,GENE{i}\n" for i in range(1, 9)))
+    networks = ["--networks", str(tmp_path / "ppi.csv"), str(tmp_path / "tf.csv")]
+    assert call("annotate", toy_run.folder, *networks, "--network-draws", "50")[0] == 0
+    run = cc.open_run(toy_run.folder)
+    assert set(run.interactions["network"]) == {"ppi"}
+    assert (run.interactions["n_in_network"] <= run.interactions["n_list"]).all()
+    rates = run.annotation_rates
+    assert set(rates["kind"]) == {"gene sets", "targets", "interactions"}
+    assert set(rates["source"]) == {"all", "ppi", "tf"}
+    assert set((run.manifest("annotate") or {})["record"]["networks_sha256"]) == {networks[1], networks[2]}
 
 
 def test_a_stage_with_other_flags(call, toy_run):

@@ -31,12 +31,16 @@ def other_value(section: object, name: str):
     if isinstance(default, int):
         return default + 3
     if isinstance(default, float):
-        return default / 2
+        return default / 2 or 0.5
     if isinstance(default, str):
         return "/absolute/other"
     if isinstance(default, dict):
         return {"cell type": ["B cell", "NK"], "donor": ["7"]}
-    lists = {"gene_sets": ["/absolute/a.gmt", "immune"], "readouts": ["computed", "source"]}
+    lists = {
+        "gene_sets": ["/absolute/a.gmt", "immune"],
+        "networks": ["/absolute/b.tsv", "trrust"],
+        "readouts": ["computed", "source"],
+    }
     return lists.get(name, [4, 2])
 
 
@@ -158,12 +162,15 @@ def test_relative_paths_are_those_of_the_file(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     lines = [f'[{section}]\n{name} = "../data/{name}"' for section, name in PATHS if name != "dictionaries"]
     lines[0] += '\ndictionaries = "../data/dictionaries"'
-    text = "\n".join([*lines, '[annotate]\ngene_sets = ["sets.gmt", "immune", "/else/x.gmt"]'])
+    text = "\n".join(
+        [*lines, '[annotate]\ngene_sets = ["sets.gmt", "immune", "/else/x.gmt"]', 'networks = ["string", "n.tsv"]']
+    )
     monkeypatch.chdir("/")
     settings = read_settings(written(tmp_path / "here", text))
     for section, name in PATHS:
         assert getattr(getattr(settings, section), name) == str(tmp_path / "data" / name)
     assert settings.annotate.gene_sets == [str(tmp_path / "here" / "sets.gmt"), "immune", "/else/x.gmt"]
+    assert settings.annotate.networks == ["string", str(tmp_path / "here" / "n.tsv")]
 
 
 def test_words_are_no_paths(tmp_path):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cellcircuits.models.base import Model, check_model
     from cellcircuits.moments import Moments
     from cellcircuits.opened import OpenRun, open_run
+    from cellcircuits.published_atlas import PublishedAtlas, read_published_atlas
+    from cellcircuits.resources import fetch_reference
     from cellcircuits.sae import TopKSAE, load_saes
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
@@ -29,15 +31,18 @@ _HOMES = {
     "Model": "models.base",
     "Moments": "moments",
     "OpenRun": "opened",
+    "PublishedAtlas": "published_atlas",
     "Settings": "settings",
     "Tokens": "tokens",
     "TopKSAE": "sae",
     "check_model": "models.base",
     "demo_cells": "demo_data",
     "edges": "edge_calling",
+    "fetch_reference": "resources",
     "load_model": "models",
     "load_saes": "sae",
     "open_run": "opened",
+    "read_published_atlas": "published_atlas",
     "read_settings": "settings",
     "trace": "tracing",
     "trace_controls": "tracing",
@@ -49,15 +54,18 @@ __all__ = [
     "Model",
     "Moments",
     "OpenRun",
+    "PublishedAtlas",
     "Settings",
     "Tokens",
     "TopKSAE",
     "check_model",
     "demo_cells",
     "edges",
+    "fetch_reference",
     "load_model",
     "load_saes",
     "open_run",
+    "read_published_atlas",
     "read_settings",
     "trace",
     "trace_controls",

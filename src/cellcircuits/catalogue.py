@@ -3,11 +3,9 @@
 1. One pass over the cells: per feature and gene, the number of firings and the sum of activations.
 2. Top genes: score = sum of activations / (positions of the gene + min_firings), among genes with enough firings. The
    added constant draws genes with little support towards 0.
-3. Enrichment of the top genes in every gene set: one-sided hypergeometric test. The background is every gene that
-   could have been in a list (present often enough in the cells); sets are cut to it. Benjamini-Hochberg over all
-   features and sets of a layer, overlaps of 0 and 1 included.
+3. What the lists mean (`annotation.py`). The background is every gene that could have been on a list: present at
+   `min_firings` positions, since a feature must fire that often on a gene to list it.
 4. Label: the annotation with the smallest q; ties by larger odds ratio, then by name.
-5. The false annotation rate: the same on random gene lists of the same lengths.
 """
 
 from __future__ import annotations
@@ -19,15 +17,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellcircuits.activations import stream_activations
+from cellcircuits.annotation import Annotator
+from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
-from cellcircuits.references import GeneSets
 from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import AnnotateSettings
-from cellcircuits.stats import benjamini_hochberg, hypergeometric_enrichment, odds_ratio
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens
-
-PUBLISHED_SMALLEST_P = 1e-30
 
 
 @dataclass
@@ -64,43 +60,45 @@ def count_firings(
     return sums
 
 
+def background_tokens(per_token: np.ndarray, settings: AnnotateSettings) -> np.ndarray:
+    """Tokens of the genes that could be on a list: a feature fires on a gene at most at all of its positions."""
+    return np.flatnonzero(per_token >= settings.min_firings)
+
+
 def name_features(
     layer: int,
     sums: FiringSums,
     tokens: Tokens,
     decoder_norms: np.ndarray,
-    collections: list[GeneSets],
+    annotator: Annotator,
     settings: AnnotateSettings,
 ) -> dict:
-    """Tables features, feature_genes, terms and a summary for one layer."""
+    """Tables features, feature_genes, terms, regulators, interactions, annotation_rates and a summary for one layer.
+
+    `annotator` is of the background of these tokens.
+    """
     per_token = tokens.count_genes()
     genes = top_genes(sums, per_token, settings)
-    background = np.flatnonzero(per_token >= settings.min_firings)
-    terms = enriched_terms(genes, background, tokens.gene_symbols, collections, settings)
-    lists = genes.groupby("feature")["token"]
-    false_rate = false_annotation_rate(lists.size().to_numpy(), background, tokens.gene_symbols, collections, settings)
+    background = background_tokens(per_token, settings)
+    lists = gene_lists(genes["feature"], np.searchsorted(background, genes["token"]), len(background))
+    found = annotator.annotate(lists)
     genes["gene_id"] = tokens.gene_ids[genes["token"]]
     genes["symbol"] = tokens.gene_symbols[genes["token"]]
-    features = _feature_rows(sums, int(per_token.sum()), genes, terms)
+    features = _feature_rows(sums, int(per_token.sum()), genes, found["terms"])
     features["decoder_norm"] = decoder_norms
-    for frame in (features, genes, terms):
-        frame.insert(0, "layer", layer)
-    alive = features["n_firings"] > 0
+    tables = {"features": features, "feature_genes": genes.drop(columns="token"), **found}
+    labels = found["annotation_rates"].iloc[0]
     summary = {
         "n_features": len(features),
-        "n_alive": int(alive.sum()),
-        "n_with_gene_list": int(lists.ngroups),
-        "n_annotated": int((features["n_terms"] > 0).sum()),
-        "annotated_share": float((features["n_terms"] > 0).sum() / max(lists.ngroups, 1)),
-        "false_annotated_share": false_rate,
+        "n_alive": int((features["n_firings"] > 0).sum()),
+        "n_with_gene_list": int(labels["n_lists"]),
+        "n_annotated": int(labels["n_annotated"]),
+        "annotated_share": float(labels["share"]),
+        "false_annotated_share": float(labels["null_share"]),
         "n_background_genes": len(background),
     }
-    return {
-        "features": make_table("features", features),
-        "feature_genes": make_table("feature_genes", genes.drop(columns="token")),
-        "terms": make_table("terms", terms),
-        "summary": summary,
-    }
+    made = {name: make_table(name, frame.assign(layer=layer)) for name, frame in tables.items()}
+    return {**made, "summary": summary}
 
 
 def top_genes(sums: FiringSums, per_token: np.ndarray, settings: AnnotateSettings) -> pd.DataFrame:
@@ -116,105 +114,6 @@ def top_genes(sums: FiringSums, per_token: np.ndarray, settings: AnnotateSetting
     return frame[frame["rank"] <= settings.top_genes].reset_index(drop=True)
 
 
-def _memberships(
-    background: np.ndarray, symbols: np.ndarray, collections: list[GeneSets], settings: AnnotateSettings
-) -> tuple[pd.DataFrame, sp.csr_matrix]:
-    """Terms of testable size, and bool (background gene, term)."""
-    row_of = {symbols[token].upper(): row for row, token in enumerate(background)}
-    names: list[tuple[str, str, int]] = []
-    rows: list[int] = []
-    columns: list[int] = []
-    for collection in collections:
-        for term, genes in collection.terms.items():
-            inside = sorted(row_of[g] for g in genes if g in row_of)
-            if settings.min_term_genes <= len(inside) <= settings.max_term_genes:
-                rows += inside
-                columns += [len(names)] * len(inside)
-                names.append((collection.name, term, len(inside)))
-    matrix = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(background), len(names)))
-    return pd.DataFrame(names, columns=["collection", "term", "n_term"]), matrix
-
-
-@dataclass(frozen=True)
-class _Tests:
-    """All tests of one layer, (list, term)."""
-
-    overlap: np.ndarray
-    n_list: np.ndarray
-    p: np.ndarray
-    q: np.ndarray
-
-
-def _test_lists(indicator: sp.csr_matrix, members: sp.csr_matrix, n_term: np.ndarray) -> _Tests:
-    """Hypergeometric tests of every list (row of `indicator`) against every term (column of `members`)."""
-    overlap = (indicator @ members).toarray()
-    n_list = np.asarray(indicator.sum(axis=1)).ravel()
-    p = hypergeometric_enrichment(overlap, n_list[:, None], n_term[None, :], members.shape[0])
-    return _Tests(overlap, n_list, p, benjamini_hochberg(p))
-
-
-def enriched_terms(
-    genes: pd.DataFrame,
-    background: np.ndarray,
-    symbols: np.ndarray,
-    collections: list[GeneSets],
-    settings: AnnotateSettings,
-) -> pd.DataFrame:
-    """Annotations of every feature, best first: q <= max_q and at least min_overlap shared genes."""
-    terms, members = _memberships(background, symbols, collections, settings)
-    row_of = {token: row for row, token in enumerate(background)}
-    features, index = np.unique(genes["feature"], return_inverse=True)
-    columns = np.array([row_of[token] for token in genes["token"]], dtype=np.int64)
-    indicator = sp.csr_matrix((np.ones(len(genes)), (index, columns)), shape=(len(features), len(background)))
-    tests = _test_lists(indicator, members, terms["n_term"].to_numpy())
-    hit_list, hit_term = np.nonzero((tests.q <= settings.max_q) & (tests.overlap >= settings.min_overlap))
-    n_term = terms["n_term"].to_numpy()[hit_term]
-    overlap, n_list = tests.overlap[hit_list, hit_term], tests.n_list[hit_list]
-    shared = [
-        ";".join(sorted(symbols[background[(indicator[i].multiply(members[:, j].T)).indices]]))
-        for i, j in zip(hit_list, hit_term, strict=True)
-    ]
-    found = pd.DataFrame(
-        {
-            "feature": features[hit_list],
-            "collection": terms["collection"].to_numpy()[hit_term],
-            "term": terms["term"].to_numpy()[hit_term],
-            "n_overlap": overlap,
-            "n_list": n_list,
-            "n_term": n_term,
-            "n_background": len(background),
-            "odds_ratio": odds_ratio(overlap, n_list, n_term, len(background)),
-            "p_value": tests.p[hit_list, hit_term],
-            "q_value": tests.q[hit_list, hit_term],
-            "genes": shared,
-        }
-    )
-    order = ["feature", "q_value", "odds_ratio", "term", "collection"]
-    return found.sort_values(order, ascending=[True, True, False, True, True], ignore_index=True)
-
-
-def false_annotation_rate(
-    lengths: np.ndarray,
-    background: np.ndarray,
-    symbols: np.ndarray,
-    collections: list[GeneSets],
-    settings: AnnotateSettings,
-) -> float:
-    """Share of random gene lists, of lengths drawn from `lengths`, that would be annotated."""
-    if len(lengths) == 0:
-        return 0.0
-    rng = np.random.default_rng(settings.seed)
-    terms, members = _memberships(background, symbols, collections, settings)
-    drawn = rng.choice(lengths, settings.null_draws)
-    columns = [rng.choice(len(background), size, replace=False) for size in drawn]
-    rows = np.repeat(np.arange(len(drawn)), drawn)
-    shape = (len(drawn), len(background))
-    indicator = sp.csr_matrix((np.ones(len(rows)), (rows, np.concatenate(columns))), shape=shape)
-    tests = _test_lists(indicator, members, terms["n_term"].to_numpy())
-    called = (tests.q <= settings.max_q) & (tests.overlap >= settings.min_overlap)
-    return float(called.any(axis=1).mean())
-
-
 def _feature_rows(sums: FiringSums, n_positions: int, genes: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:
     """One row per feature of the layer."""
     firings = np.asarray(sums.firings.sum(axis=1)).ravel()
@@ -223,17 +122,12 @@ def _feature_rows(sums: FiringSums, n_positions: int, genes: pd.DataFrame, terms
     frame["n_cells"] = sums.n_cells
     frame["mean_activation"] = np.asarray(sums.activations.sum(axis=1)).ravel() / np.maximum(firings, 1)
     frame["n_unique_genes"] = np.diff(sums.firings.indptr)
-    best = terms.groupby("feature").first()
+    best = best_terms(terms)
     by_feature = terms.groupby("feature")
     frame["n_terms"] = frame["feature"].map(by_feature.size()).fillna(0).astype(np.int64)
     frame["label"] = frame["feature"].map(best["term"]).fillna("")
     frame["label_q"] = frame["feature"].map(best["q_value"]).astype(float)
     frame["label_odds_ratio"] = frame["feature"].map(best["odds_ratio"]).astype(float)
-    score = (
-        10 * by_feature["collection"].nunique()
-        + by_feature.size()
-        - np.log10(np.maximum(by_feature["q_value"].min(), PUBLISHED_SMALLEST_P))
-    )
-    frame["annotation_score"] = frame["feature"].map(score).fillna(0.0)
+    frame["annotation_score"] = frame["feature"].map(annotation_scores(terms)).fillna(0.0)
     frame["top_genes"] = frame["feature"].map(genes.groupby("feature")["symbol"].agg(";".join)).fillna("")
     return frame

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from cellcircuits.errors import CellCircuitsError
+from cellcircuits.resources import RESOURCES
 from cellcircuits.run import STAGES, create_run, open_folder, with_section
 from cellcircuits.settings import Settings, read_settings, resolve_paths
 
@@ -28,6 +29,7 @@ ABOUT = {
     "findings": "Ask the biological questions of the edges.",
     "atlas": "Write the static web site.",
 }
+RESOURCE_NAMES = tuple(RESOURCES)
 Folder = tyro.conf.Positional[Path]
 DASK_HELP = (
     'Who computes the parts of the trace: "local" starts worker processes on this host, "tcp://host:port" takes the '
@@ -103,6 +105,16 @@ class DemoCommand:
     """Folder to write into; resumed if the demo was stopped there."""
 
 
+@dataclass(frozen=True)
+class FetchCommand:
+    """Fetch a public collection of gene sets or a network, once; runs then find it by its name."""
+
+    name: tyro.conf.Positional[Literal[RESOURCE_NAMES]]  # type: ignore[valid-type]
+    """What to fetch."""
+    folder: Path | None = None
+    """Folder to keep it in; by default the user's cache, where runs look."""
+
+
 def _stage_command(stage: str, default: Any) -> type:
     """A command for one stage whose flags are the stage's settings."""
     fields: list[Any] = [
@@ -131,6 +143,7 @@ def _commands(settings: Settings) -> Any:
         "export": ExportCommand,
         "settings": SettingsCommand,
         "demo": DemoCommand,
+        "fetch": FetchCommand,
     }
     stages = {stage: _stage_command(stage, getattr(settings, stage)) for stage in STAGES}
     return Union[  # noqa: UP007 - built from a list
@@ -183,6 +196,8 @@ def _execute(command: Any, settings: Settings) -> None:
         commands.print_settings(Settings())
     elif isinstance(command, DemoCommand):
         commands.demo(command.out)
+    elif isinstance(command, FetchCommand):
+        commands.fetch(command.name, command.folder)
     else:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)

@@ -107,6 +107,16 @@ def demo(out: Path) -> None:
     run_demo(out, RichProgress(), _console())
 
 
+def fetch(name: str, folder: Path | None) -> None:
+    """Fetch a public resource; print where it is, its checksum and its licence."""
+    from cellcircuits.resources import fetch_reference
+
+    found = fetch_reference(name, folder)
+    lines = (f"{found.source}: {found.path}", f"sha256 {found.sha256}", f"Licence: {found.licence}")
+    for line in lines:
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def stage(run: Run, stage: str, settings: Settings, dask: str = "", workers: int = 0) -> None:
     """Make one stage, with its flags; the run keeps these settings from now on.
 

@@ -67,6 +67,21 @@ class OpenRun(Run):
         return self._table("annotate", "terms")
 
     @cached_property
+    def regulators(self) -> pd.DataFrame:
+        """Transcription factors whose targets are enriched among a feature's top genes."""
+        return self._table("annotate", "regulators")
+
+    @cached_property
+    def interactions(self) -> pd.DataFrame:
+        """Interactions among the top genes of every feature."""
+        return self._table("annotate", "interactions")
+
+    @cached_property
+    def annotation_rates(self) -> pd.DataFrame:
+        """Annotation rates by layer and source, beside those of random gene lists."""
+        return self._table("annotate", "annotation_rates")
+
+    @cached_property
     def sources(self) -> pd.DataFrame:
         """Features that were ablated."""
         return self._table("trace", "sources")

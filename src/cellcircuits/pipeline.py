@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from importlib import import_module
 
 from cellcircuits.errors import SettingsError
+from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
 from cellcircuits.references import read_gmt
 from cellcircuits.run import STAGES, Run
@@ -31,8 +32,12 @@ def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1], executor
 
     `executor` computes the parts of the trace; everything else is computed in this process.
     """
-    for path in run.settings.annotate.gene_sets:
-        read_gmt(path)  # a wrong file is better known now than after hours of training
+    named = run.settings.annotate
+    # a wrong file is better known now than after hours of training
+    for path in named.gene_sets:
+        read_gmt(path)
+    for path in named.networks:
+        read_network(path, named.min_interaction_score)
     stages = STAGES[: STAGES.index(until) + 1]
     todo = [stage for stage in stages if run.status(stage).state != "done"]
     for stage in todo:

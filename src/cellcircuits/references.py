@@ -1,4 +1,4 @@
-"""Gene sets from GMT files."""
+"""Gene sets and networks: files of the user, the shipped set, and public resources in a cache."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcircuits.errors import DataError
+from cellcircuits.resources import RESOURCES, cached_path
 
 SHIPPED = {"immune": Path(__file__).parent / "data" / "immune.gmt"}
 """Gene sets that come with the package, by the word that names them."""
+NAMES = (*SHIPPED, *RESOURCES)
+"""Words that name a reference without a path."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,32 @@ class GeneSets:
 
 
 def gene_sets_path(path: str | Path) -> Path:
-    """The file given, or the shipped one for its word."""
-    return SHIPPED.get(str(path), Path(path))
+    """The file given, the shipped one for its word, or the one that was fetched under this name."""
+    return _named(path, "gene sets")
+
+
+def network_path(path: str | Path) -> Path:
+    """The file given, or the one that was fetched under this name."""
+    return _named(path, "network")
+
+
+def _named(path: str | Path, kind: str) -> Path:
+    name = str(path)
+    if name in RESOURCES and RESOURCES[name].kind != kind:
+        place = {"gene sets": "annotate.gene_sets", "network": "annotate.networks"}[RESOURCES[name].kind]
+        raise DataError(f"{name!r} is not a source of {kind}. Name it in {place}.")
+    if name in RESOURCES:
+        return cached_path(name)
+    return SHIPPED.get(name, Path(path)) if kind == "gene sets" else Path(path)
+
+
+def read_text(path: Path, kind: str, expected: str) -> str:
+    """Content of a text file, plain or gzip-compressed (known by its content); the words are for the error."""
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"Cannot read the {kind} {path}: {error}. {expected}") from error
 
 
 def read_gmt(path: str | Path) -> GeneSets:
@@ -40,11 +67,7 @@ def read_gmt(path: str | Path) -> GeneSets:
         If the file is missing, not text, or a line is not name, description and at least one gene, tab-separated.
     """
     path = gene_sets_path(path)
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"Cannot read the gene sets {path}: {error}. Expected a GMT file.") from error
+    text = read_text(path, "gene sets", "Expected a GMT file.")
     terms: dict[str, frozenset[str]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():

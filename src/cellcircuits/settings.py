@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellcircuits.errors import SettingsError
+from cellcircuits.references import NAMES
 
 Readout = Literal["source", "target", "other", "pre", "computed"]
 EVERYWHERE = ("target", "other")
@@ -136,7 +137,13 @@ class AnnotateSettings:
     """Names for features: top genes, enriched gene sets, one label."""
 
     gene_sets: list[str] = field(default_factory=lambda: ["immune"])
-    """GMT files (also .gz); "immune" is the small set shipped with the package."""
+    """GMT files (also .gz), or names of resources that were fetched (`cellcircuits fetch`); "immune" is the small set
+    shipped with the package."""
+    networks: list[str] = field(default_factory=list)
+    """Files (also .gz) of protein interactions (STRING and the like) or targets of transcription factors (TRRUST,
+    CollecTRI, DoRothEA, ChIP-seq sets as GMT), or names of resources that were fetched; known by their columns."""
+    min_interaction_score: float = 0.0
+    """Interactions with a lower score are left out, in the unit of the file (STRING: 0 to 1000)."""
     top_genes: int = 20
     """Genes per feature."""
     min_firings: int = 10
@@ -153,14 +160,22 @@ class AnnotateSettings:
     """Cells used; 0: all."""
     null_draws: int = 200
     """Random gene lists per layer with which the false annotation rate is measured."""
+    redundant_share: float = 0.5
+    """A term is marked as redundant when more than this share of its genes on the list belong to a better term."""
+    network_draws: int = 1000
+    """Permutations of a network against which interactions are tested; up to 20 times as many for the best lists."""
+    degree_bin_genes: int = 200
+    """Fewest genes of similar degree among which a permutation exchanges labels."""
     seed: int = 0
-    """Seed of the random gene lists."""
+    """Seed of the random gene lists and permutations."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "max_q")
+        _check_ranges(self, *PROBABILITY, "max_q", "redundant_share")
         _check_ranges(self, 3, inf, "top_genes")
         _check_ranges(self, 1, inf, "min_firings", "min_term_genes", "max_term_genes", "min_overlap", "null_draws")
-        _check_ranges(self, 0, inf, "max_cells", "seed")
+        _check_ranges(self, 2, inf, "degree_bin_genes")
+        _check_ranges(self, 20, inf, "network_draws")
+        _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "seed")
 
 
 @dataclass(frozen=True)
@@ -398,7 +413,9 @@ def resolve_paths(settings: Settings, base: Path) -> Settings:
         cells=replace(settings.cells, data=resolve(settings.cells.data)),
         train=replace(settings.train, saes=resolve(settings.train.saes)),
         annotate=replace(
-            settings.annotate, gene_sets=[resolve(g, words=("immune",)) for g in settings.annotate.gene_sets]
+            settings.annotate,
+            gene_sets=[resolve(path, words=NAMES) for path in settings.annotate.gene_sets],
+            networks=[resolve(path, words=NAMES) for path in settings.annotate.networks],
         ),
     )
 

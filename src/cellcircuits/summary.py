@@ -31,7 +31,7 @@ def summarise(run: OpenRun) -> Summary:
             "cells cut to the longest input": coverage["cells_truncated"],
         },
         "Autoencoders, on held-out cells": _quality_numbers(records["train"]),
-        "Annotation": _annotation_numbers(records["annotate"]),
+        "Annotation": _annotation_numbers(run, records["annotate"]),
         "Trace": {
             "source features": len(run.sources),
             "source layers": ", ".join(map(str, sorted(run.sources["layer"].unique()))),
@@ -56,18 +56,37 @@ def _quality_numbers(record: dict) -> dict[str, str | int | float]:
     return numbers
 
 
-def _annotation_numbers(record: dict) -> dict[str, str | int | float]:
+def _annotation_numbers(run: OpenRun, record: dict) -> dict[str, str | int | float]:
     """Annotated features, beside random gene lists, and beside features on random weights where the run has them."""
     named = pd.DataFrame(record["summary"]).T
-    beside = f"random gene lists: {named['false_annotated_share'].mean():.1%}"
+    numbers = {"features": int(named["n_features"].sum()), **_annotation_rates(run.annotation_rates)}
     if RANDOM_WEIGHTS in record:
-        beside += f"; random weights: {_annotated_share(pd.DataFrame(record[RANDOM_WEIGHTS]).T):.1%}"
-    share = f"{_annotated_share(named):.1%} ({beside})"
-    return {"features": int(named["n_features"].sum()), "features with an enriched gene set": share}
+        share = _annotated_share(pd.DataFrame(record[RANDOM_WEIGHTS]).T)
+        numbers["the same on random weights"] = f"{share:.1%} with an enriched gene set"
+    return numbers
 
 
 def _annotated_share(named: pd.DataFrame) -> float:
     return named["n_annotated"].sum() / max(named["n_with_gene_list"].sum(), 1)
+
+
+def _annotation_rates(rates: pd.DataFrame) -> dict[str, str | int | float]:
+    """Share of features with an annotation from every source, beside random gene lists."""
+    names = {
+        "gene sets": "an enriched gene set",
+        "targets": "enriched targets of a regulator",
+        "interactions": "interacting top genes",
+    }
+    numbers: dict[str, str | int | float] = {}
+    for (kind, source), rows in rates.groupby(["kind", "source"], sort=False):
+        share = rows["n_annotated"].sum() / max(rows["n_lists"].sum(), 1)
+        means = rows[["null_share", "null_share_at_cut", "listed_share_at_cut"]].mean()
+        name = names[kind] if source == "all" else f"{names[kind]}, {source}"
+        numbers[f"features with {name}"] = (
+            f"{share:.1%} (random gene lists: {means['null_share']:.1%}; judged by the features' cut in p: "
+            f"{means['null_share_at_cut']:.1%}, and as common as on their lists: {means['listed_share_at_cut']:.1%})"
+        )
+    return numbers
 
 
 def _edge_numbers(run: OpenRun) -> dict[str, str | int | float]:

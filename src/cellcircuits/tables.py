@@ -101,6 +101,51 @@ odds_ratio | float64 | 1 | Odds ratio with 0.5 added to each count
 p_value | float64 | probability | One-sided hypergeometric test
 q_value | float64 | probability | Benjamini-Hochberg over all features and terms of the layer
 genes | string | - | The shared genes, separated by ";"
+redundant_with | string | - | A better term of the feature, itself not redundant, that holds most of these genes; "" if none
+""")
+
+REGULATORS = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+network | string | - | Network file
+regulator | string | - | Transcription factor, in upper case
+target_set | string | - | Its set of targets: the factor, or the experiment
+n_overlap | int64 | genes | Top genes among the targets
+n_list | int64 | genes | Top genes of the feature
+n_targets | int64 | genes | Targets within the background
+n_background | int64 | genes | Genes that could have been a top gene
+odds_ratio | float64 | 1 | Odds ratio with 0.5 added to each count
+p_value | float64 | probability | One-sided hypergeometric test
+q_value | float64 | probability | Benjamini-Hochberg over all features of the layer and target sets of the network
+regulator_listed | bool | - | Whether the factor itself is a top gene of the feature
+genes | string | - | The shared genes, separated by ";"
+""")
+
+INTERACTIONS = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+network | string | - | Network file
+n_list | int64 | genes | Top genes of the feature
+n_in_network | int64 | genes | Of them, those with a partner within the background
+n_interactions | int64 | pairs | Pairs of top genes that interact
+null_mean | float64 | pairs | Mean number of pairs when each gene is replaced by one of similar degree
+null_sd | float64 | pairs | Standard deviation of that number
+n_draws | int64 | draws | Random replacements: network_draws; more where at most 10 reach the number and few lists are as good
+p_value | float64 | probability | (1 + draws with at least as many pairs) / (1 + draws)
+q_value | float64 | probability | Benjamini-Hochberg over all features of the layer with a gene list
+""")
+
+ANNOTATION_RATES = _columns("""
+layer | int64 | layer | Layer of the features
+kind | string | - | "gene sets", "targets" or "interactions"
+source | string | - | File, or "all": all gene set files together, the features with a label
+n_tests | int64 | tests | Tests per feature: gene sets or target sets of testable size; 1 for interactions
+n_lists | int64 | features | Features with a gene list
+n_annotated | int64 | features | Of them, those for which something is called
+share | float64 | share | n_annotated / n_lists
+null_share | float64 | share | The same for random gene lists that go through the same procedure on their own
+null_share_at_cut | float64 | share | The same random lists, judged by the p that was asked of the features' lists: max_q x pairs called / pairs tested
+listed_share_at_cut | float64 | share | So judged, random lists on which genes are as common as on the features' lists
 """)
 
 SOURCES = _columns("""
@@ -237,6 +282,9 @@ TABLES = {
     "features": FEATURES,
     "feature_genes": FEATURE_GENES,
     "terms": TERMS,
+    "regulators": REGULATORS,
+    "interactions": INTERACTIONS,
+    "annotation_rates": ANNOTATION_RATES,
     "sources": SOURCES,
     "tested": TESTED,
     "controls": CONTROLS,

@@ -33,7 +33,18 @@ GENES_SHOWN = 3
 """Top genes that stand for a feature without a label."""
 
 END_COLUMNS = ["source_layer", "source_feature", "target_layer", "target_feature"]
-METHOD_TABLES = ["edges", "features", "feature_genes", "terms", "attenuation", "hubs", "signs", "circuits"]
+METHOD_TABLES = [
+    "edges",
+    "features",
+    "feature_genes",
+    "terms",
+    "regulators",
+    "interactions",
+    "attenuation",
+    "hubs",
+    "signs",
+    "circuits",
+]
 
 
 def build_atlas(
@@ -120,6 +131,12 @@ def _write_features(features: pd.DataFrame, tables: dict[str, pd.DataFrame], dat
             tables["feature_genes"], "layer", "feature", data / "feature_genes", ["rank", "gene_id"]
         ),
         "terms": write_by_feature(tables["terms"], "layer", "feature", data / "terms", terms_order),
+        "regulators": write_by_feature(
+            tables["regulators"], "layer", "feature", data / "regulators", ["q_value", "network", "target_set"]
+        ),
+        "interactions": write_by_feature(
+            tables["interactions"], "layer", "feature", data / "interactions", ["network"]
+        ),
     }
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cellcircuits.catalogue import count_firings, name_features
+from cellcircuits.annotation import Annotator
+from cellcircuits.catalogue import background_tokens, count_firings, name_features
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.base import Model
+from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
-from cellcircuits.references import gene_sets_path, read_gmt
+from cellcircuits.references import gene_sets_path, network_path, read_gmt
 from cellcircuits.run import Run, file_hash
 from cellcircuits.sae import TopKSAE, load_saes
+from cellcircuits.settings import AnnotateSettings
 from cellcircuits.stages.cells import run_model
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import write_table
@@ -28,38 +33,54 @@ Tables = dict[str, list[pd.DataFrame]]
 def annotate_stage(run: Run, progress: Progress) -> None:
     """Catalogue and name the features of every autoencoder; write `annotate/`."""
     run.require("cells", "train")
-    settings, tokens, model = run.settings.annotate, load_tokens(run.path("cells")), run_model(run)
+    settings, tokens = run.settings.annotate, load_tokens(run.path("cells"))
     if settings.max_cells and settings.max_cells < len(tokens):
         rows = np.random.default_rng(settings.seed).choice(len(tokens), settings.max_cells, replace=False)
         tokens = tokens.take(np.sort(rows))
+    annotator = _annotator(tokens, settings)
+    model = run_model(run)
     saes = {layer: sae.to(model.device) for layer, sae in load_saes(run.path("train")).items()}
-    tables, summary = _named(run, model, saes, tokens, progress)
+    name_all = partial(_named, run, annotator, tokens, progress)
+    tables, summary = name_all(model, saes)
     record: dict[str, Any] = {"summary": dict(summary)}
     if run.settings.train.random_weights:
-        baseline, record[RANDOM_WEIGHTS] = _named(run, *load_baseline(run), tokens, progress, " on random weights")
+        baseline, record[RANDOM_WEIGHTS] = name_all(*load_baseline(run), " on random weights")
         summary[RANDOM_WEIGHTS] = record[RANDOM_WEIGHTS]
-    hashes = {path: file_hash(gene_sets_path(path)) for path in settings.gene_sets}
-    with run.writing("annotate", gene_sets_sha256=hashes, **record) as folder:
+    record["gene_sets_sha256"] = {path: file_hash(gene_sets_path(path)) for path in settings.gene_sets}
+    record["networks_sha256"] = {path: file_hash(network_path(path)) for path in settings.networks}
+    with run.writing("annotate", **record) as folder:
         _write(tables, folder)
         if run.settings.train.random_weights:
             _write(baseline, folder / RANDOM_WEIGHTS)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
+def _annotator(tokens: Tokens, settings: AnnotateSettings) -> Annotator:
+    """Gene sets and networks, cut to the genes that features of these cells could list."""
+    collections = [read_gmt(path) for path in settings.gene_sets]
+    networks = [read_network(path, settings.min_interaction_score) for path in settings.networks]
+    symbols = tokens.gene_symbols[background_tokens(tokens.count_genes(), settings)]
+    return Annotator(symbols, collections, networks, settings)
+
+
 def _named(
-    run: Run, model: Model, saes: dict[int, TopKSAE], tokens: Tokens, progress: Progress, what: str = ""
+    run: Run,
+    annotator: Annotator,
+    tokens: Tokens,
+    progress: Progress,
+    model: Model,
+    saes: dict[int, TopKSAE],
+    what: str = "",
 ) -> tuple[Tables, dict[str, Any]]:
     """Tables of all features of a model, and {L00: what is counted of its features}."""
-    settings = run.settings.annotate
-    collections = [read_gmt(path) for path in settings.gene_sets]
     with progress.task(f"Cataloguing features{what}", len(tokens)) as advance:
         sums = count_firings(model, tokens, saes, run.settings.train.model_batch, advance)
-    tables: Tables = {"features": [], "feature_genes": [], "terms": []}
+    tables: Tables = defaultdict(list)
     summary = {}
-    with progress.task("Testing gene sets", len(saes)) as advance:
+    with progress.task(f"Testing gene sets and networks{what}", len(saes)) as advance:
         for layer, sae in saes.items():
             norms = sae.W_dec.norm(dim=1).double().cpu().numpy()
-            named = name_features(layer, sums[layer], tokens, norms, collections, settings)
+            named = name_features(layer, sums[layer], tokens, norms, annotator, run.settings.annotate)
             summary[f"L{layer:02d}"] = named.pop("summary")
             for name, frame in named.items():
                 tables[name].append(frame)

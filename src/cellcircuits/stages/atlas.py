@@ -17,6 +17,8 @@ def atlas_stage(run: Run, progress: Progress) -> None:
         "features": opened.features,
         "feature_genes": opened.feature_genes,
         "terms": opened.terms,
+        "regulators": opened.regulators,
+        "interactions": opened.interactions,
         "edges": opened.edges,
         "attenuation": opened.findings.attenuation,
         "hubs": opened.findings.hubs,

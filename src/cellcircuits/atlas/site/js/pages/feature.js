@@ -106,6 +106,7 @@ function termsSection(terms) {
           element("span", { class: "genes small" }, ...format.geneLinks(format.geneList(t.genes))),
           " ",
           element("span", { class: "small muted" }, t.collection),
+          t.redundant_with && element("span", { class: "small muted" }, ` (redundant with ${t.redundant_with})`),
         ),
     },
     {
@@ -127,6 +128,52 @@ function termsSection(terms) {
     { key: "q", title: "q", numeric: true, value: (t) => t.q_value, cell: (t) => probability(t.q_value) },
   ];
   return [title, dataTable({ caption: "Enriched gene sets", columns, rows: terms, sort: "q", perPage: 10 }).box];
+}
+
+function regulatorsTable(regulators) {
+  const columns = [
+    {
+      key: "regulator",
+      title: "Regulator",
+      value: (r) => r.regulator,
+      cell: (r) =>
+        element(
+          "span",
+          { class: "end" },
+          element("span", { class: "label", title: r.target_set }, r.target_set),
+          " ",
+          element("span", { class: "genes small" }, ...format.geneLinks(format.geneList(r.genes))),
+          " ",
+          element("span", { class: "small muted" }, r.network),
+          r.regulator_listed && element("span", { class: "small muted" }, " (itself a top gene)"),
+        ),
+    },
+    {
+      key: "overlap",
+      title: "Targets among\ntop genes (by chance)",
+      numeric: true,
+      descending: true,
+      value: (r) => r.n_overlap,
+      cell: (r) =>
+        `${count(r.n_overlap)} of ${count(r.n_list)} (${number((r.n_list * r.n_targets) / r.n_background, 2)})`,
+    },
+    { key: "q", title: "q", numeric: true, value: (r) => r.q_value, cell: (r) => probability(r.q_value) },
+  ];
+  return dataTable({ caption: "Regulators", columns, rows: regulators, sort: "q", perPage: 10 }).box;
+}
+
+function interactionText(row) {
+  const chance = `${number(row.null_mean, 2)} among genes of similar degree`;
+  const evidence = `q ${probability(row.q_value)}`;
+  return `${count(row.n_interactions)} interactions among ${count(row.n_in_network)} top genes (${chance}; ${evidence})`;
+}
+
+function networksSection(regulators, interactions) {
+  const title = element("h2", {}, "Networks");
+  const lines = interactions.map((row) =>
+    element("p", {}, `${interactionText(row)} `, element("span", { class: "small muted" }, row.network)),
+  );
+  return [title, ...lines, ...(regulators.length ? [regulatorsTable(regulators)] : [])];
 }
 
 function upstreamSection(edges) {
@@ -151,9 +198,11 @@ function downstreamSection(row, edges) {
 export async function render(view, { parts }) {
   const row = await featureOfRoute(parts);
   const { layer, feature } = row;
-  const [genes, terms, outgoing, incoming] = await Promise.all([
+  const [genes, terms, regulators, interactions, outgoing, incoming] = await Promise.all([
     loadFeatureRows("feature_genes", layer, feature),
     loadFeatureRows("terms", layer, feature),
+    loadFeatureRows("regulators", layer, feature),
+    loadFeatureRows("interactions", layer, feature),
     loadEdges("out", layer, feature),
     loadEdges("in", layer, feature),
   ]);
@@ -171,6 +220,7 @@ export async function render(view, { parts }) {
         element("a", { class: "action", href: format.circuitAddress(layer, feature) }, "Draw its circuit"),
       ),
     element("div", { class: "two" }, section(genesSection(row, genes)), section(termsSection(terms))),
+    regulators.length + interactions.length > 0 && section(networksSection(regulators, interactions)),
     section(upstreamSection(incoming)),
     section(downstreamSection(row, outgoing)),
     anyEdge ? await edgeMeanings() : await meaningList("features", [["Fires at", "firing_rate"]]),

@@ -8,6 +8,8 @@ const TITLES = {
   features: "Features",
   feature_genes: "Top genes",
   terms: "Enriched gene sets",
+  regulators: "Regulators whose targets are enriched",
+  interactions: "Interactions among top genes",
   attenuation: "Edges between layers",
   hubs: "Hubs",
   signs: "Signs",
