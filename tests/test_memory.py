@@ -55,6 +55,7 @@ CASES: dict[str, tuple[ModelShape, int, dict]] = {
     "exact, wide": (WIDE, 4, {"n_features": 12}),
     "frozen, many sources": (LONG, 4, FROZEN | {"n_features": 200}),
     "frozen, with controls": (WIDE, 4, FROZEN | {"n_features": 6, "random_directions": 16, "matched_features": 4}),
+    "screen": (WIDE, 8, PLAIN | {"context": "screen", "n_features": 300, "target_layers": [1], "block_megabytes": 400}),
     "everywhere": (NARROW, 8, {"source_layers": [2], "n_features": 16, "readouts": ["source", "target", "other"]}),
     "every feature, in blocks": (
         WIDE,

@@ -348,7 +348,7 @@ def test_the_summary_shows_the_random_model_beside_the_trained(run):
         first, second = numbers["Autoencoders, on held-out cells"][name].split("; random weights: ")
         for text, quality in ((first, record["quality"]), (second, record[RANDOM_WEIGHTS]["quality"])):
             assert text.startswith(format(np.median([layer[key] for layer in quality.values()]), form))
-    assert "; random weights: " in numbers["Annotation"]["features with an enriched gene set"]
+    assert numbers["Annotation"]["the same on random weights"].endswith("% with an enriched gene set")
     row = opened.controls.set_index("direction").loc[RANDOM_WEIGHTS]
     text = numbers["Edges"]["features of the model with random weights (exact)"]
     assert f"exist {row['edges_exist']:,.0f} ({row['share_exist']:.1%} of tested pairs)" in text

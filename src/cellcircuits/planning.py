@@ -17,10 +17,9 @@ from cellcircuits.selection import (
     pick_sources,
     select_cells,
 )
-from cellcircuits.settings import FOLD, TraceSettings
+from cellcircuits.settings import EVERYWHERE, FOLD, TraceSettings
 from cellcircuits.tokens import Tokens
 from cellcircuits.trace_plan import (
-    CONTROL_PARTS,
     CONTROL_READOUTS,
     MEGABYTE,
     Sources,
@@ -60,10 +59,11 @@ def make_plan(
         pairs = {layer: matched_pairs(table, settings) for layer, table in of_layer.items()}
         partners = {layer: found | {b: a for a, b in found.items()} for layer, found in pairs.items()}
     groups, group_of = _groups(tokens, rows, settings)
-    n_sums = len(settings.readouts) * len(groups)
+    n_tokens = len(tokens.gene_ids) if set(EVERYWHERE) & set(settings.readouts) else 0
+    source_bytes = _source_bytes(widths, targets, len(settings.readouts) * len(groups), n_tokens)
     return TracePlan(
         cells=[int(row) for row in rows],
-        blocks=split_into_blocks(sources, _source_bytes(widths, targets, n_sums), settings.block_megabytes * MEGABYTE),
+        blocks=split_into_blocks(sources, source_bytes, settings.block_megabytes * MEGABYTE),
         targets=targets,
         cells_per_part=settings.cells_per_part,
         context="exact" if settings.context == "exact" else "frozen",
@@ -95,14 +95,16 @@ def control_plan(
         layer: match_firing_rates(features[features["layer"] == layer], chosen, settings.matched_features)
         for layer, chosen in main.sources.items()
     }
+    cells = _evenly_spread(main.cells, settings.control_cells or len(main.cells))
     return replace(
         main,
+        cells=cells,
         blocks=split_into_blocks(main.sources, source_bytes, settings.block_megabytes * MEGABYTE),
-        cells_per_part=max(main.cells_per_part, -(-len(main.cells) // CONTROL_PARTS)),
+        cells_per_part=max(main.cells_per_part, -(-len(cells) // settings.control_parts)),
         context="exact" if exact else "frozen",
         readouts=readouts,
         groups=[ALL],
-        group_of=[0] * len(main.cells),
+        group_of=[0] * len(cells),
         n_random=settings.random_directions,
         matched=matched,
     )
@@ -152,8 +154,7 @@ def random_weights_plan(
 
 def sample_plans(main: TracePlan, settings: TraceSettings) -> dict[str, TracePlan]:
     """A few sources in a few cells, evenly spread, in both contexts: what a frozen trace is measured against."""
-    n_cells = min(settings.fidelity_cells, len(main.cells))
-    chosen = np.unique(np.linspace(0, len(main.cells) - 1, n_cells).astype(int))
+    chosen = _evenly_spread(main.cells, settings.fidelity_cells)
     rng = np.random.default_rng(settings.seed)
     sources = {
         layer: sorted(
@@ -163,12 +164,18 @@ def sample_plans(main: TracePlan, settings: TraceSettings) -> dict[str, TracePla
     }
     few = replace(
         main,
-        cells=[main.cells[i] for i in chosen],
+        cells=chosen,
         blocks=[sources],
         groups=[ALL],
         group_of=[0] * len(chosen),
     )
     return {"exact": replace(few, context="exact"), "frozen": few}
+
+
+def _evenly_spread(cells: list[int], number: int) -> list[int]:
+    """So many of the cells, or all if there are not as many."""
+    chosen = np.linspace(0, len(cells) - 1, min(number, len(cells))).astype(int)
+    return [cells[i] for i in chosen]
 
 
 def restricted(main: TracePlan, sources: Sources) -> TracePlan:
@@ -181,9 +188,12 @@ def restricted(main: TracePlan, sources: Sources) -> TracePlan:
     return replace(main, blocks=blocks, context="exact")
 
 
-def _source_bytes(widths: dict[int, int], targets: dict[int, list[int]], n_sums: int) -> dict[int, int]:
+def _source_bytes(
+    widths: dict[int, int], targets: dict[int, list[int]], n_sums: int, n_tokens: int = 0
+) -> dict[int, int]:
     """{source layer: bytes of the sums of one source}, for `n_sums` readouts, groups and directions together."""
-    return {layer: bytes_per_source(sum(widths[t] for t in chosen), n_sums) for layer, chosen in targets.items()}
+    n_targets = {layer: sum(widths[t] for t in chosen) for layer, chosen in targets.items()}
+    return {layer: bytes_per_source(number, n_sums, n_tokens) for layer, number in n_targets.items()}
 
 
 def _groups(tokens: Tokens, rows: np.ndarray, settings: TraceSettings) -> tuple[list[str], list[int]]:

@@ -214,6 +214,12 @@ class TraceSettings:
     verdict on whether an edge is specific."""
     matched_features: int = 4
     """Control directions per source: those of other features, of the nearest firing rates."""
+    control_cells: int = 0
+    """Cells in which control directions are traced, evenly spread over those of the sources; 0: all of them. What the
+    sources themselves do is traced there as well, so that like is compared with like."""
+    control_parts: int = 4
+    """Parts in which control directions are traced, at most: they have many sums, and every part of them is on disk
+    until all are there. More parts keep more workers busy."""
     control_context: Literal["frozen", "exact"] = "frozen"
     """Context in which control directions are traced. "exact" costs as much per direction as the source itself, and is
     needed for a verdict on effects at other positions."""
@@ -251,7 +257,7 @@ class TraceSettings:
             raise SettingsError("`readouts` must name at least one readout, each once.")
         _check_ranges(self, *PROBABILITY, "min_firing_rate")
         _check_ranges(self, 2, inf, "n_folds", *(["n_features"] if self.select == "matched" else []))
-        _check_ranges(self, 0, inf, "fidelity_sources", "random_directions", "matched_features")
+        _check_ranges(self, 0, inf, "fidelity_sources", "random_directions", "matched_features", "control_cells")
         _check_ranges(
             self,
             1,
@@ -261,6 +267,7 @@ class TraceSettings:
             "n_features",
             "batch_size",
             "cells_per_part",
+            "control_parts",
             "block_megabytes",
         )
         _check_ranges(self, 0, inf, "n_cells", "threads", "seed")

@@ -10,7 +10,6 @@ from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.model_shape import ModelShape
 from cellcircuits.settings import Settings
 from cellcircuits.trace_memory import TraceMemory
-from cellcircuits.trace_plan import CONTROL_PARTS
 from cellcircuits.trace_work import sae_layers, works
 
 
@@ -35,7 +34,7 @@ def trace_costs(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> l
     for name, work in works(settings, shape, lengths).items():
         n_parts = -(-len(work.lengths) // trace.cells_per_part)
         if work.n_directions > 1:
-            n_parts = min(n_parts, CONTROL_PARTS)
+            n_parts = min(n_parts, trace.control_parts)
         memory = TraceMemory(work, trace, len(layers)).peak()
         if name == RANDOM_WEIGHTS:
             memory += shape.weight_bytes  # beside the model of which it is a copy

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcircuits.model_shape import BYTES, ModelShape
-from cellcircuits.moments import GENE_STATISTICS
 from cellcircuits.settings import FEW_CHANGED, FROZEN_READS_PER_COPY, TraceSettings
 from cellcircuits.trace_work import Work
 
@@ -22,6 +21,8 @@ LOADING = 2.25
 """Times the weights of a model, while it is read: those of the file, its own, and query, key and value put together."""
 KEPT = 5 * 32 * 2**20
 """Most bytes that the allocator keeps when arrays of less than 32 MB are freed: fitted to measurements (glibc)."""
+NUMBERS_PER_PAIR = 26
+"""Statistics of a pair, from which edges are called, each of 8 bytes."""
 DOUBLE = 2
 """Numbers of 4 bytes in one of 8."""
 
@@ -65,14 +66,18 @@ class TraceMemory:
             computing = BYTES * max(self._clean_pass(block), self._states(block) + self._ablating(block))
             kept = min(KEPT, 2 * computing)
             phases += [held + kept + computing + self._sums(block), held + kept + 2 * self._sums(block)]
+            if self.settings.context == "screen" and self.work.frozen and self.work.n_directions == 1:
+                phases.append(held + kept + self._sums(block) + self._judging(block))
         return max(phases)
 
     def _sums(self, block: dict[int, int]) -> float:
         """Bytes of the sums of one block."""
-        total = float(sum(number * self.work.source_bytes(layer) for layer, number in block.items()))
-        if self.work.everywhere:
-            total += 8.0 * len(GENE_STATISTICS) * sum(block.values()) * self.work.shape.n_tokens
-        return total
+        return float(sum(number * self.work.source_bytes(layer) for layer, number in block.items()))
+
+    def _judging(self, block: dict[int, int]) -> float:
+        """Bytes of the statistics of all pairs of a block, from which a screen takes its edges."""
+        pairs = sum(number * len(self.work.targets[layer]) * self.work.n_features for layer, number in block.items())
+        return BYTES * DOUBLE * NUMBERS_PER_PAIR * float(pairs)
 
     @property
     def _positions(self) -> int:
@@ -138,7 +143,8 @@ class TraceMemory:
     def _measuring(self, copies: float, reads: float) -> float:
         """Codes of the changed positions before and after; what is measured, in both precisions, with temporaries."""
         work, n_features = self.work, self.work.n_features
-        codes = 3 * reads * n_features if "source" in work.readouts else 0.0
+        # before TopK, a copy of it that is put in order, and what is above the k-th
+        codes = 2.25 * reads * n_features if "source" in work.readouts else 0.0
         if work.everywhere:
             codes = max(codes, self._positions * 4.5 * n_features)
         squares = work.shape.d_model * n_features

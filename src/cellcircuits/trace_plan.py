@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cellcircuits.moments import ALL, STATISTICS
+from cellcircuits.moments import ALL, GENE_STATISTICS, STATISTICS
 from cellcircuits.settings import Readout
 
 Sources = dict[int, list[int]]
@@ -22,8 +22,6 @@ Sources = dict[int, list[int]]
 MEGABYTE = 1_000_000
 CONTROL_READOUTS: list[Readout] = ["source", "computed"]
 """What is measured of control directions: enough to call edges, and to say whether a feature differs from them."""
-CONTROL_PARTS = 4
-"""Controls have many directions, so their sums are kept in few parts."""
 
 
 class Part(NamedTuple):
@@ -129,12 +127,12 @@ class TracePlan:
         return cls(blocks=blocks, targets=targets, matched=matched, partners=partners, **content)
 
 
-def bytes_per_source(n_targets: int, n_sums: int = 1) -> int:
+def bytes_per_source(n_targets: int, n_sums: int = 1, n_tokens: int = 0) -> int:
     """Memory and disk of the sums of one source feature with so many targets, over all target layers.
 
-    `n_sums` is the number of readouts times groups times directions.
+    `n_sums` is the number of readouts times groups times directions; `n_tokens` that of sums by gene.
     """
-    return 8 * len(STATISTICS) * n_sums * n_targets
+    return 8 * (len(STATISTICS) * n_sums * n_targets + len(GENE_STATISTICS) * n_tokens)
 
 
 def split_into_blocks(sources: Sources, source_bytes: dict[int, int], limit: int) -> list[Sources]:

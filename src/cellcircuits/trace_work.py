@@ -101,7 +101,9 @@ class Work:
     def source_bytes(self, layer: int) -> int:
         """Size of the sums of one source of a layer, of all its directions."""
         n_sums = len(self.readouts) * self.n_groups * self.n_directions
-        return bytes_per_source(len(self.targets[layer]) * self.n_features, n_sums)
+        # sums by gene are of the sources' own directions alone
+        n_tokens = self.shape.n_tokens if self.everywhere and self.n_directions == 1 else 0
+        return bytes_per_source(len(self.targets[layer]) * self.n_features, n_sums, n_tokens)
 
     @property
     def everywhere(self) -> bool:
@@ -178,10 +180,16 @@ def _everywhere_operations(shape: ModelShape, lengths: np.ndarray, share: float,
     return _first_block_operations(shape, lengths, share) + (above - 1) * block_operations(shape, lengths)
 
 
+def _evenly_spread(lengths: np.ndarray, number: int) -> np.ndarray:
+    return lengths[np.linspace(0, len(lengths) - 1, min(number, len(lengths))).astype(int)]
+
+
 def _controls(main: Work, trace: TraceSettings) -> Work:
     exact = trace.control_context == "exact"
     readouts = CONTROL_READOUTS + (["other"] if exact and "other" in main.readouts else [])
-    return replace(main, frozen=not exact, readouts=readouts, n_directions=1 + trace.n_controls, n_groups=1)
+    lengths = _evenly_spread(main.lengths, trace.control_cells or len(main.lengths))
+    main = replace(main, lengths=lengths, frozen=not exact, readouts=readouts)
+    return replace(main, n_directions=1 + trace.n_controls, n_groups=1)
 
 
 def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[str, Work]:
@@ -198,7 +206,7 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[st
     targets = {s: [t for t in (trace.target_layers or layers) if t > s] for s in source_layers}
     main = Work(
         shape=shape,
-        lengths=lengths[np.linspace(0, len(lengths) - 1, n_cells).astype(int)],
+        lengths=_evenly_spread(lengths, n_cells),
         sources={s: n_sources for s in source_layers if targets[s]},
         targets=targets,
         n_features=n_features,

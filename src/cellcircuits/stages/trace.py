@@ -253,4 +253,4 @@ def _load(seen: Run, plan: TracePlan) -> _Opened:
         model = run_model(seen)
         saes = {layer: sae.to(model.device) for layer, sae in load_saes(seen.path("train")).items()}
     check_saes(saes, model.d_model, model.n_layers, seen.settings.cells.input_mode)
-    return _Opened(model, load_tokens(seen.path("cells")), saes)
+    return _Opened(model, load_tokens(seen.path("cells"), columns=[]), saes)
