@@ -195,8 +195,8 @@ class TraceSettings:
     fidelity_cells: int = 20
     """Frozen: cells in which they are."""
     random_directions: int = 16
-    """Control directions per source: Gaussian, of the norm of the source's own, fixed over positions and cells; 0: no
-    verdict on whether an edge is specific."""
+    """Control directions per source: Gaussian, of the norm of the source's own, fixed over positions and cells; with
+    fewer than 4 there is no verdict on whether an edge is specific."""
     matched_features: int = 4
     """Control directions per source: those of other features, of the nearest firing rates."""
     control_context: Literal["frozen", "exact"] = "frozen"

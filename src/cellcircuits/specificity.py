@@ -28,7 +28,7 @@ from scipy import stats as scipy_stats
 from cellcircuits.moments import OWN, Moments
 
 FEWEST_DIRECTIONS = 3
-"""Random directions below which nothing is said."""
+"""With so many random directions or fewer nothing is said: each of them is compared with this many others at least."""
 FIT_ROUNDS = 30
 """Alternations of the fit by source and by target; without missing pairs the first is exact."""
 

@@ -53,10 +53,10 @@ pre_delta | float64 | activation | Mean change before TopK where the source is a
 passthrough_delta | float64 | activation | The part of pre_delta that the removed vector makes by persisting: carried through skip connections and norms, nothing computed
 computed_delta | float64 | activation | pre_delta - passthrough_delta: what the blocks compute
 computed_share | float64 | 1 | computed_delta / pre_delta; below 0 where the persisting vector has the other sign and is larger
-specific_z | float64 | 1 | Distance of the computed effect from those of random directions of the same norm, in their standard deviations (t, K - 1 degrees of freedom); NaN without controls
+specific_z | float64 | 1 | Distance of the computed effect from those of random directions of the same norm, in their standard deviations (t, moderated over sources and targets); NaN without controls
 specific_q | float64 | probability | Verdict `specific`: Benjamini-Hochberg of that test over the same pairs; NaN without controls
 specific | bool | - | specific_q within max_q
-heterogeneity_q | float64 | probability | Do groups of cells differ in this effect? Cochran's test, Benjamini-Hochberg over the edges; NaN without groups
+heterogeneity_q | float64 | probability | Do groups of cells differ in this effect? Welch's test of equal means, Benjamini-Hochberg over the edges; NaN without groups
 stability | float64 | share | Share of bootstrap samples of the groups in which the pair passes the rule's thresholds; NaN without groups
 """)
 
