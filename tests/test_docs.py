@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import shlex
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cellcircuits as cc
 from cellcircuits import cli
+from cellcircuits.models.planted import KINDS
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
-from cellcircuits.settings import settings_from_dict
+from cellcircuits.settings import EdgesSettings, Settings, TraceSettings, settings_from_dict
+from cellcircuits.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,3 +99,80 @@ def test_make_knows_what_the_documents_name():
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"\bmake (\w+)", "\n".join(b for p in DOCUMENTS for b in blocks(p, ""))))
     assert named and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
+
+
+METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", METHOD, flags=re.DOTALL | re.MULTILINE))
+"""Everything that docs/method.md marks as code."""
+FREE = {"batch_size", "cells_per_part", "control_parts", "block_megabytes", "threads"}
+"""Settings of a trace that change speed and memory."""
+NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+"
+SETTINGS = {f"{part.name}.{f.name}" for part in fields(Settings) for f in fields(getattr(Settings(), part.name))}
+FILE_ENDINGS = {"parquet", "json", "py", "md", "toml"}
+
+
+def stated_values() -> dict[str, Any]:
+    """{section.setting or module.CONSTANT: value} of every `name = value` of the document, which says each alike."""
+    found: dict[str, Any] = {}
+    for span in SPANS:
+        if match := re.fullmatch(rf"({NAME}) = (.+)", span):
+            name, value = match[1], tomllib.loads(f"value = {match[2]}")["value"]
+            assert found.setdefault(name, value) == value, f"{name} has two values"
+    return found
+
+
+def named(path: str) -> Any:
+    """What `module.attribute` below cellcircuits stands for."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            thing = importlib.import_module(".".join(["cellcircuits", *parts[:length]]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            thing = getattr(thing, part)
+        return thing
+    raise AttributeError(f"There is no module of {path}")
+
+
+@pytest.mark.parametrize(("name", "value"), stated_values().items(), ids=list(stated_values()))
+def test_the_method_states_the_values_of_the_code(name, value):
+    section, _, setting = name.partition(".")
+    if name.rpartition(".")[2].isupper():
+        assert named(name) == pytest.approx(value, rel=1e-4)
+        return
+    default = getattr(getattr(Settings(), section), setting)
+    assert value == default and type(value) is type(default)
+
+
+def test_the_method_names_every_setting_that_decides_edges():
+    stated = set(stated_values())
+    for section, kind in (("edges", EdgesSettings), ("trace", TraceSettings)):
+        assert {f"{section}.{f.name}" for f in fields(kind) if f.name not in FREE} <= stated
+    *_, table = METHOD.split("\n## 16.")  # the last table holds them as well
+    table = table.split("\n## ")[0]
+    assert all(f"`edges.{f.name} = " in table for f in fields(EdgesSettings))
+
+
+def test_what_the_method_names_exists():
+    checked = 0
+    for span in SPANS:
+        match = re.fullmatch(rf"({NAME})(?:\((.*)\))?", span)
+        if not match or match[1].rpartition(".")[2] in FILE_ENDINGS:
+            continue
+        if match[1] in SETTINGS:
+            continue
+        thing = named(match[1])
+        checked += 1
+        for argument in filter(None, (match[2] or "").split(", ")):
+            name, value = argument.split(" = ")
+            assert inspect.signature(thing).parameters[name].default == int(value)
+    assert checked > 40
+
+
+def test_columns_and_kinds_in_the_method_exist():
+    rows = re.findall(r"^\|[^|]*\| `(\w+)\.parquet`: ([^|]*)\|", METHOD, re.MULTILINE)
+    assert len(rows) > 15
+    for table, columns in rows:
+        assert set(re.findall(r"`(\w+)`", columns)) <= {column.name for column in TABLES[table]}, table
+    assert all(re.search(rf"^\|[^|]*\b{kind}\b", METHOD, re.MULTILINE) for kind in KINDS)

@@ -51,7 +51,10 @@ def test_q_values_are_over_all_targets_of_all_layers():
     first, second = moments_of(deltas[:, :, :10]), moments_of(deltas[:, :, 10:])
     both = Moments(0, first.source_features, first.n_cells, {1: first.sums[1], 2: second.sums[1]})
     values = statistics_of(both, EdgesSettings())
-    p = np.concatenate([values[1]["p_value"].ravel(), values[2]["p_value"].ravel()])
+    parts = [(v["p_value"], np.abs(v["snr"]) > 0.5, v["sign_agreement"] >= 0.7) for v in values.values()]
+    # what fails another condition of the rule enters with p = 1
+    p = np.concatenate([np.where(strong & agreeing, p, 1.0).ravel() for p, strong, agreeing in parts])
+    assert 0 < (p == 1).sum() < len(p)
     order = np.argsort(p)
     q = np.empty_like(p)
     smallest = 1.0
@@ -60,6 +63,31 @@ def test_q_values_are_over_all_targets_of_all_layers():
         q[order[rank - 1]] = smallest
     found = np.concatenate([values[1]["q_value"].ravel(), values[2]["q_value"].ravel()])
     np.testing.assert_allclose(found, q, rtol=1e-9)
+
+
+def test_the_bound_holds_for_edges_of_sources_with_few_and_with_many_cells():
+    """Sources without any effect in 20 cells beside real but weak effects in 200, which mean/sd > 0.5 takes away."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(20):
+        few, many = rng.normal(0, 1, (20, 10, 500)), rng.normal(0.3, 1, (200, 10, 500))
+        parts = [moments_of(few), moments_of(many)]
+        joined = Moments(
+            0,
+            np.arange(20),
+            np.concatenate([part.n_cells for part in parts], axis=2),
+            {1: np.concatenate([part.sums[1] for part in parts], axis=3)},
+        )
+        values = statistics_of(joined, EdgesSettings())[1]
+        by_p = values["p_value"][:10] < 0.05 * 0.5
+        strong = np.abs(values["snr"][:10]) > 0.5
+        # without the other conditions half of all tests are discoveries, and the cut is near p = 0.025
+        assert (by_p & strong).sum() > 50
+        called = cc.edges(joined)["source_feature"]
+        shares.append((called < 10).mean())
+    # a bound on the mean; three standard errors
+    assert len(called) > 5 and np.mean(shares) < 0.05 + 3 * np.std(shares) / np.sqrt(20)
+    assert np.mean(shares) < 0.1
 
 
 def test_published_rule_is_the_published_formula():

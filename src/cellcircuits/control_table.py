@@ -9,13 +9,13 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from cellcircuits.edge_calling import Blocks, call_edges, judged, statistics_of
+from cellcircuits.edge_calling import Blocks, call_edges, judged, meets_thresholds, statistics_of
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.moments import Moments
-from cellcircuits.pair_statistics import Statistics
+from cellcircuits.pair_statistics import Statistics, pair_statistics
 from cellcircuits.settings import EdgesSettings, Readout
 from cellcircuits.specificity import specificity_of_directions
-from cellcircuits.stats import benjamini_hochberg
+from cellcircuits.stats import benjamini_hochberg, count_discoveries
 from cellcircuits.tables import SAMPLE_SIZE, make_table
 
 KINDS = ("own", "random", "feature", RANDOM_WEIGHTS)
@@ -38,9 +38,8 @@ def control_counts(controls: Moments, settings: EdgesSettings) -> pd.DataFrame:
         if beyond:
             tested = {layer: values["tested"] for layer, values in statistics.items()}
             exist = {layer: call_edges(values, _exists(chosen)) for layer, values in statistics.items()}
-            p = np.concatenate([beyond[index][layer].p[t] for layer, t in tested.items()])
-            specific = benjamini_hochberg(p) <= chosen.max_q
-            row["edges_specific"] = (specific & np.concatenate([exist[layer][t] for layer, t in tested.items()])).sum()
+            p = [np.where(exist[layer], beyond[index][layer].p, 1.0)[t] for layer, t in tested.items()]
+            row["edges_specific"] = (benjamini_hochberg(np.concatenate(p)) <= chosen.max_q).sum()
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -88,12 +87,14 @@ def control_table(counts: Sequence[pd.DataFrame], context: str) -> pd.DataFrame:
 def sweep(moments: Moments, settings: EdgesSettings, direction: str = "own") -> pd.DataFrame:
     """Edges of one source layer under the calibrated rule at every pair of swept thresholds."""
     chosen = replace(_readable(moments, settings), rule="calibrated", require_specific=False)
-    statistics = statistics_of(moments, chosen)
+    statistics = pair_statistics(moments, chosen).values()
+    n_tested = sum(int(values["tested"].sum()) for values in statistics)
     rows = []
     for snr in SWEPT_SNR:
         for agreement in SWEPT_AGREEMENT:
             rule = replace(chosen, min_snr=snr, min_agreement=agreement)
-            n = sum(int(call_edges(values, rule).sum()) for values in statistics.values())
+            p = np.concatenate([values["p_value"][meets_thresholds(values, rule)] for values in statistics])
+            n = count_discoveries(p, n_tested, rule.max_q)
             rows.append({"direction": direction, "min_snr": snr, "min_agreement": agreement, "edges": n})
     return pd.DataFrame(rows)
 

@@ -7,6 +7,10 @@ calibrated   q <= 0.05, at least 20 cells, |mean/sd| > 0.5, and at least 70 % of
 
 Verdicts of an edge: it exists (the effect differs from zero; the rule), and it is specific (the effect is beyond what
 random directions of the same norm do to this target; needs the moments of control directions).
+
+Both q are over all tested pairs, and each edge must pass more than its q. Dropping pairs from a list that was corrected
+without these conditions would void the bound: what is left of it may be mostly false. So a pair that does not meet them
+enters with p = 1, and q bounds the share of false ones among what is called.
 """
 
 from __future__ import annotations
@@ -114,7 +118,8 @@ class _Verdicts:
     def __init__(self, settings: EdgesSettings, beyond: dict[int, Specificity] | None) -> None:
         self.settings, self.beyond = settings, beyond
         self.tested: list[np.ndarray] = []
-        self.p: dict[str, list[np.ndarray]] = {"q_value": [], "specific_q": []}
+        self.p: list[np.ndarray] = []
+        self.p_beyond: list[np.ndarray] = []
         self.first_source = [0]
 
     def gather(self, statistics: dict[int, Statistics]) -> None:
@@ -122,21 +127,23 @@ class _Verdicts:
         first = self.first_source[-1]
         for layer, values in statistics.items():
             self.tested.append(values["tested"].ravel())
-            self.p["q_value"].append(values["p_value"].ravel())
+            self.p.append(np.where(meets_thresholds(values, self.settings), values["p_value"], 1.0).ravel())
             n = len(values["p_value"])
             if self.beyond is not None:
-                self.p["specific_q"].append(self.beyond[layer].p[first : first + n].ravel())
+                self.p_beyond.append(self.beyond[layer].p[first : first + n].ravel())
         self.first_source.append(first + n)
 
     def correct(self) -> None:
         """Benjamini-Hochberg over all tested pairs; 1 where a pair has too few units to be tested."""
-        tested, sizes = np.concatenate(self.tested), [part.size for part in self.tested]
-        self.q = {}
-        for name, parts in self.p.items():
-            if parts:
-                q = np.ones(tested.size)
-                q[tested] = benjamini_hochberg(np.concatenate(parts)[tested])
-                self.q[name] = np.split(q, np.cumsum(sizes)[:-1])
+        tested, last = np.concatenate(self.tested), np.cumsum([part.size for part in self.tested])[:-1]
+        q = np.ones(tested.size)
+        q[tested] = benjamini_hochberg(np.concatenate(self.p)[tested])
+        self.q = {"q_value": np.split(q, last)}
+        if self.p_beyond:
+            exists = q <= self.settings.max_q
+            q = np.ones(tested.size)
+            q[tested] = benjamini_hochberg(np.where(exists, np.concatenate(self.p_beyond), 1.0)[tested])
+            self.q["specific_q"] = np.split(q, last)
 
     def apply(self, block: int, statistics: dict[int, Statistics]) -> dict[int, Statistics]:
         """Add q_value and the verdict on specificity to the statistics of a block."""
@@ -151,18 +158,19 @@ class _Verdicts:
         return statistics
 
 
+def meets_thresholds(values: Statistics, settings: EdgesSettings) -> np.ndarray:
+    """bool (source, target): which pairs meet what the calibrated rule asks for besides q."""
+    strong = np.abs(values["snr"]) > settings.min_snr
+    return strong & values["tested"] & (values["sign_agreement"] >= settings.min_agreement)
+
+
 def call_edges(values: Statistics, settings: EdgesSettings) -> np.ndarray:
     """bool (source, target): which pairs pass the rule."""
-    strong = np.abs(values["snr"]) > settings.min_snr
     if settings.rule == "published":
+        strong = np.abs(values["snr"]) > settings.min_snr
         enough = values["n_units"] >= PUBLISHED_MIN_CELLS
         return strong & enough & (values["consistency_published"] > settings.min_agreement)
-    passing = (
-        strong
-        & values["tested"]
-        & (values["q_value"] <= settings.max_q)
-        & (values["sign_agreement"] >= settings.min_agreement)
-    )
+    passing = meets_thresholds(values, settings) & (values["q_value"] <= settings.max_q)
     return passing & values["specific"] if settings.require_specific else passing
 
 

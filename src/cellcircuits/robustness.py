@@ -27,10 +27,15 @@ def group_sums(moments: Moments, layer: int, readout: str, pairs: Pairs) -> np.n
 
 
 def heterogeneity(moments: Moments, layer: int, readout: str, pairs: Pairs) -> np.ndarray:
-    """p of Cochran's test that all groups have the same mean effect, (pair,); NaN with fewer than two usable groups.
+    """p of Welch's test that all groups have the same mean effect, (pair,); NaN with fewer than two usable groups.
 
-    Q = sum over groups of w (mean - weighted mean)^2, w = n / sd^2, against chi-squared with (groups - 1) degrees of
-    freedom. A group is usable with three cells and some spread.
+    Q = sum over groups of w (mean - weighted mean)^2, w = n / sd^2. Against chi-squared (Cochran) few cells per group
+    reject far too often: 57 % at a level of 5 % with ten groups of three cells. So, for k groups of summed weight W, as
+    Welch 1951 (doi 10.1093/biomet/38.3-4.330): with L = sum of (1 - w / W)^2 / (n - 1),
+
+        F = Q / (k - 1) / (1 + 2 (k - 2) L / (k^2 - 1))    has k - 1 and (k^2 - 1) / (3 L) degrees of freedom.
+
+    A group is usable with three cells and some spread.
     """
     if len(moments.groups) < 2:
         return np.full(len(pairs[0]), np.nan)
@@ -39,9 +44,13 @@ def heterogeneity(moments: Moments, layer: int, readout: str, pairs: Pairs) -> n
     variance = (squares - n * mean**2) / np.maximum(n - 1, 1)
     usable = (n >= 3) & (variance > 1e-13 * mean**2) & (variance > 0)
     weight = np.where(usable, n / np.where(usable, variance, 1.0), 0.0)
-    pooled = (weight * mean).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
-    q, freedom = (weight * (mean - pooled) ** 2).sum(axis=0), usable.sum(axis=0) - 1
-    return np.where(freedom >= 1, scipy_stats.chi2.sf(q, np.maximum(freedom, 1)), np.nan)
+    whole, k = np.maximum(weight.sum(axis=0), 1e-300), np.maximum(usable.sum(axis=0), 2)
+    pooled = (weight * mean).sum(axis=0) / whole
+    q = (weight * (mean - pooled) ** 2).sum(axis=0)
+    few = (usable * (1 - weight / whole) ** 2 / np.maximum(n - 1, 1)).sum(axis=0)
+    ratio = q / (k - 1) / (1 + 2 * (k - 2) * few / (k**2 - 1))
+    p = scipy_stats.f.sf(ratio, k - 1, (k**2 - 1) / (3 * np.maximum(few, 1e-300)))
+    return np.where(usable.sum(axis=0) >= 2, p, np.nan)
 
 
 def stability(moments: Moments, layer: int, settings: EdgesSettings, pairs: Pairs, seed: int = 0) -> np.ndarray:

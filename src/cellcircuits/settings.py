@@ -207,11 +207,11 @@ class TraceSettings:
     fidelity_sources: int = 2
     """Frozen: source features per layer that are traced exactly as well, at random, to measure what the frozen context
     leaves out; 0: none."""
-    fidelity_cells: int = 20
+    fidelity_cells: int = 60
     """Frozen: cells in which they are."""
     random_directions: int = 16
-    """Control directions per source: Gaussian, of the norm of the source's own, fixed over positions and cells; 0: no
-    verdict on whether an edge is specific."""
+    """Control directions per source: Gaussian, of the norm of the source's own, fixed over positions and cells; with
+    fewer than 4 there is no verdict on whether an edge is specific."""
     matched_features: int = 4
     """Control directions per source: those of other features, of the nearest firing rates."""
     control_cells: int = 0

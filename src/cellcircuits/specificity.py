@@ -28,7 +28,7 @@ from scipy import stats as scipy_stats
 from cellcircuits.moments import OWN, Moments
 
 FEWEST_DIRECTIONS = 3
-"""Random directions below which nothing is said."""
+"""With so many random directions or fewer nothing is said: each of them is compared with this many others at least."""
 FIT_ROUNDS = 30
 """Alternations of the fit by source and by target; without missing pairs the first is exact."""
 
@@ -139,7 +139,9 @@ def moderated_variance(random: np.ndarray, measured: np.ndarray) -> Variance:
     shift = special.digamma(prior_freedom / 2) - np.log(prior_freedom / 2)
     prior = np.exp(fitted + shift)
     value = (prior_freedom * prior + freedom * sample) / (prior_freedom + freedom)
-    return Variance(np.where(known, value, sample), prior_freedom + freedom)
+    # where its own directions do nothing at all, a pair has the prior of others
+    fits = known.any(axis=1, keepdims=True) & known.any(axis=0, keepdims=True)
+    return Variance(np.where(fits, value, sample), prior_freedom + freedom)
 
 
 def _by_source_and_target(values: np.ndarray, known: np.ndarray) -> np.ndarray:

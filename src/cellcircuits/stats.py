@@ -17,6 +17,16 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     return scipy_stats.false_discovery_control(flat, method="bh").reshape(np.shape(p_values))
 
 
+def count_discoveries(p_values: np.ndarray, n_tests: int, max_q: float) -> int:
+    """How many of `n_tests` tests have a q of at most `max_q`, where all whose p is not given have p = 1.
+
+    The largest k with p_(k) <= max_q k / n_tests.
+    """
+    ordered = np.sort(p_values)
+    below = np.flatnonzero(ordered <= max_q * np.arange(1, len(ordered) + 1) / max(n_tests, 1))
+    return int(below[-1]) + 1 if len(below) else 0
+
+
 def one_sample_t(mean: np.ndarray, sd: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Two-sided p of a one-sample t test of mean 0, from moments; 1 where nothing varies around 0 or n < 2.
 

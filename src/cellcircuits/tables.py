@@ -48,15 +48,15 @@ sign_agreement | float64 | share | Share of responding units with the sign of th
 responding_fraction | float64 | share | Share of units with a delta other than 0
 consistency_published | float64 | share | max(n_positive, n_units - n_positive) / n_units: the published rule, zeros count as negative
 p_value | float64 | probability | Two-sided test of no effect: of mean_delta, one-sample t over cells, sign-flip over few groups; with edges.test = "sign", exact sign test of n_positive against n_negative
-q_value | float64 | probability | Verdict `exists`: Benjamini-Hochberg over all targets of all sources of the source layer with enough units
+q_value | float64 | probability | Verdict `exists`: Benjamini-Hochberg over all targets of all sources of the source layer with enough units; pairs that fail min_snr or min_agreement enter with p = 1
 pre_delta | float64 | activation | Mean change before TopK where the source is active; NaN where not measured
 passthrough_delta | float64 | activation | The part of pre_delta that the removed vector makes by persisting: carried through skip connections and norms, nothing computed
 computed_delta | float64 | activation | pre_delta - passthrough_delta: what the blocks compute
 computed_share | float64 | 1 | computed_delta / pre_delta; below 0 where the persisting vector has the other sign and is larger
-specific_z | float64 | 1 | Distance of the computed effect from those of random directions of the same norm, in their standard deviations (t, K - 1 degrees of freedom); NaN without controls
-specific_q | float64 | probability | Verdict `specific`: Benjamini-Hochberg of that test over the same pairs; NaN without controls
+specific_z | float64 | 1 | Distance of the computed effect from those of random directions of the same norm, in their standard deviations (t, moderated over sources and targets); NaN without controls
+specific_q | float64 | probability | Verdict `specific`: Benjamini-Hochberg of that test over the same pairs, those that are no edge with p = 1; NaN without controls
 specific | bool | - | specific_q within max_q
-heterogeneity_q | float64 | probability | Do groups of cells differ in this effect? Cochran's test, Benjamini-Hochberg over the edges; NaN without groups
+heterogeneity_q | float64 | probability | Do groups of cells differ in this effect? Welch's test of equal means, Benjamini-Hochberg over the edges; NaN without groups
 stability | float64 | share | Share of bootstrap samples of the groups in which the pair passes the rule's thresholds; NaN without groups
 """)
 
@@ -227,7 +227,7 @@ n_sources | int64 | features | Sources that could be tested
 n_edges | int64 | edges | Edges between the two layers
 edges_per_source | float64 | edges | Edges per source
 share_of_tested | float64 | share | Edges / tested pairs
-chance_share | float64 | share | False edges expected at this q, as a share of the tested pairs: max_q x share_of_tested
+chance_share | float64 | share | False edges at this q, at most, as a share of the tested pairs: max_q x share_of_tested; NaN under the published rule
 mean_abs_snr | float64 | 1 | Mean |mean/sd| over the edges
 median_abs_relative_effect | float64 | 1 | Median |relative effect| over the edges
 share_negative | float64 | share | Share of the edges with a negative delta (source supports target)

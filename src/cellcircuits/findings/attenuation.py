@@ -11,7 +11,8 @@ def attenuation(edges: pd.DataFrame, tested: pd.DataFrame, max_q: float) -> pd.D
     """One row per pair of layers, with the number of pairs that could have been an edge.
 
     `chance_share` is the share of the tested pairs that would be false edges if the false discovery rate is at its
-    bound: max_q x share_of_tested. Layers have different numbers of features only if their autoencoders do.
+    bound: max_q x share_of_tested; with `max_q` NaN, for a rule without one, it is NaN. Layers have different numbers
+    of features only if their autoencoders do.
     """
     pairs = ["source_layer", "target_layer"]
     described = edges.assign(

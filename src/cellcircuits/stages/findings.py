@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from cellcircuits.findings.attenuation import attenuation
 from cellcircuits.findings.circuits import circuits
 from cellcircuits.findings.hubs import hubs
@@ -23,7 +25,8 @@ def findings_stage(run: Run, progress: Progress) -> None:
     cells = (run.manifest("cells") or {})["record"]
     found = {"signs": signs}
     with progress.task("Asking the questions", 3) as advance:
-        found["attenuation"] = attenuation(edges, tested, run.settings.edges.max_q)
+        rule = run.settings.edges
+        found["attenuation"] = attenuation(edges, tested, rule.max_q if rule.rule == "calibrated" else np.nan)
         advance(1)
         found["hubs"] = hubs(edges, features, sources, tested)
         advance(1)
