@@ -2,6 +2,7 @@
 
     python benchmarks/planted.py                             every kind, 5 seeds, 200 cells
     python benchmarks/planted.py direct gated --cells 40     some kinds, few cells
+    python benchmarks/planted.py null_random --seeds 40 --directions 0     without controls, and much faster
 
 Every caller of `CALLERS` turns one traced model into a table of edges; to judge another verdict or another readout, add
 a caller. An edge that is called counts as true when source, target and the readout at which it was seen are those of
@@ -28,6 +29,7 @@ import cellcircuits as cc
 from cellcircuits.control_table import control_counts
 from cellcircuits.models.planted import KINDS, Planted, planted
 from cellcircuits.settings import EdgesSettings
+from cellcircuits.specificity import FEWEST_DIRECTIONS
 
 PAIR = ["source_layer", "source_feature", "target_layer", "target_feature"]
 KEY = [*PAIR, "readout"]
@@ -105,7 +107,7 @@ def trace_case(kind: str, seed: int, n_cells: int, strength: float, n_random: in
     controls = []
     for layer in source_layers(made):
         features = np.arange(made.saes[layer].n_features)
-        matched = np.stack([np.roll(features, shift) for shift in (1, 2)], axis=1)
+        matched = np.stack([np.roll(features, shift) for shift in (1, 2)], axis=1)[:, : 2 * (n_random > 0)]
         controls.append(given(layer, features, matched=matched, context=how[0], readouts=how[1]))
     return Case(made, controls)
 
@@ -146,11 +148,18 @@ def counts(judged: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def measure(kind: str, seed: int, n_cells: int, strength: float, d_model: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def callers(n_random: int) -> list[Caller]:
+    """The callers that so many random directions allow."""
+    return CALLERS if n_random > FEWEST_DIRECTIONS else CALLERS[:-1]
+
+
+def measure(
+    kind: str, seed: int, n_cells: int, strength: float, d_model: int, n_random: int = N_RANDOM
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Everything judged of one model by all callers, and what its control directions make."""
     torch.set_num_threads(1)
-    case = trace_case(kind, seed, n_cells, strength, d_model=d_model)
-    judged = [judge(case, caller).assign(model=kind, seed=seed, caller=caller.name) for caller in CALLERS]
+    case = trace_case(kind, seed, n_cells, strength, n_random, d_model=d_model)
+    judged = [judge(case, c).assign(model=kind, seed=seed, caller=c.name) for c in callers(n_random)]
     counted = pd.concat([control_counts(controls, EdgesSettings()) for controls in case.controls])
     return pd.concat(judged), counted.assign(model=kind, seed=seed)
 
@@ -192,7 +201,7 @@ def roles_table(judged: pd.DataFrame) -> list[list[object]]:
     known = judged[~judged["kind"].isin([NO_ROLE, FEW_CELLS])]
     for (role, readout, edge), group in known.groupby(["kind", "readout", "is_edge"], sort=False):
         by_caller = group.groupby("caller", sort=False)["called"]
-        shares = [f"{by_caller.mean()[caller.name]:.3f}" for caller in CALLERS]
+        shares = [f"{share:.3f}" for share in by_caller.mean()]
         rows.append([role, readout, "yes" if edge else "no", int(by_caller.size().iloc[0]), *shares])
     return sorted(rows, key=lambda row: (row[2] == "no", row[0], row[1]))
 
@@ -203,7 +212,7 @@ def controls_table(counted: pd.DataFrame) -> list[list[object]]:
     verdicts = ["edges_published", "edges_exist", "edges_specific"]
     for kind, group in counted.groupby("model", sort=False):
         by_direction = group.groupby("direction")[["n_tested", *verdicts]].mean()
-        edges = [f"{by_direction.loc[direction, name]:,.2f}" for name in verdicts for direction in DIRECTIONS]
+        edges = [f"{by_direction[name].get(direction, np.nan):,.2f}" for name in verdicts for direction in DIRECTIONS]
         rows.append([kind, f"{by_direction['n_tested'].iloc[0]:,.0f}", *edges])
     return rows
 
@@ -215,10 +224,13 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--strength", type=float, default=2.0, help="mean / sd over cells of planted effects")
     parser.add_argument("--width", type=int, default=256, help="d_model")
+    parser.add_argument(
+        "--directions", type=int, default=N_RANDOM, help="random directions in the place of each source"
+    )
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     given = parser.parse_args()
     started = perf_counter()
-    how = given.cells, given.strength, given.width
+    how = given.cells, given.strength, given.width, given.directions
     jobs = [(kind, seed, *how) for kind in given.kinds for seed in range(given.seeds)]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         measured = zip(*pool.map(measure, *zip(*jobs, strict=True)), strict=True)
@@ -226,7 +238,8 @@ def main() -> None:
     print(f"{given.seeds} seeds, {given.cells} cells, strength {given.strength:g}, width {given.width}\n")
     print_table(["model", "caller", "edges", "called", *RATES, "false edges by role"], models_table(judged))
     print("\nShare of pairs called, by role, all models together:\n")
-    print_table(["role", "readout", "edge", "pairs", *(caller.name for caller in CALLERS)], roles_table(judged))
+    names = [caller.name for caller in callers(given.directions)]
+    print_table(["role", "readout", "edge", "pairs", *names], roles_table(judged))
     print("\nPairs called for the sources, and for a random direction or another feature's in their place (means):\n")
     columns = [f"{rule}, {whose}" for rule in ("published", "calibrated", "and specific") for whose in DIRECTIONS]
     print_table(["model", "tested", *columns], controls_table(controls))
