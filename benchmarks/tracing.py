@@ -37,6 +37,7 @@ SHAPES = {
 """Layers, width, heads, feed-forward width, tokens per cell. Random weights serve for speed."""
 COLUMNS = ["shape", "source layers", "features x cells", "active positions", "published s", "exact s", "frozen s"]
 COLUMNS += ["published / exact", "by source layer", "published / frozen", "by source layer", "limit / exact"]
+COLUMNS += ["limit / frozen"]
 COLUMNS += ["same edges", "r of frozen and exact"]
 
 
@@ -95,12 +96,13 @@ def firing_features(model, cells, saes, layer: int, number: int, rng) -> np.ndar
     return np.sort(rng.choice(active, size=min(number, len(active)), replace=False))
 
 
-def necessary_operations(work: "Work", reads: dict[int, float]) -> float:
-    """Arithmetic of an exact trace that nothing can save: one clean pass, and above each source what a copy changes.
+def necessary_operations(work: "Work", reads: dict[int, float], frozen: bool = False) -> float:
+    """Arithmetic of a trace that nothing can save: one clean pass, and above each source what a copy changes.
 
     The first block above a source: the changed positions, what they change in the attention of all others, and the
     layers after the attention. Blocks in between: everything. The last block: keys and values of all positions, the
-    rest for the positions that are read. With one block above the source: the changed positions alone.
+    rest for the positions that are read. With one block above the source, and everywhere in a frozen context: the changed
+    positions alone.
     """
     model, n_sae = work.model, next(iter(work.saes.values())).n_features
     d, ff = model.d_model, model.blocks[0].linear1.out_features
@@ -111,8 +113,8 @@ def necessary_operations(work: "Work", reads: dict[int, float]) -> float:
         for source, features in work.sources.items():
             above, read = model.n_layers - 1 - source, reads[source]
             copy = above * read * 2 * d * n_sae
-            if above == 1:
-                copy += read * position
+            if frozen or above == 1:
+                copy += above * read * position
             else:
                 copy += read * (6 * d**2 + 4 * d * length) + 8 * d * read * length + length * (2 * d**2 + 4 * d * ff)
                 copy += (above - 2) * length * position
@@ -197,6 +199,7 @@ def measure(name: str, n_cells: int, n_features: int) -> None:
         *ratios(exact),
         *ratios(frozen),
         f"{necessary_operations(work, reads) / rate / exact[0]:.2f}",
+        f"{necessary_operations(work, reads, frozen=True) / rate / frozen[0]:.2f}",
         f"{counts[0]:,} of {counts[1]:,}",
         f"{correlation(moments, work.trace('frozen')):.4f}",
     )
