@@ -13,11 +13,13 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 from scipy import stats as scipy_stats
 
 import cellcircuits as cc
@@ -139,6 +141,10 @@ def _draw_degrees(ax: Axes, degrees: dict[str, pd.DataFrame]) -> None:
         )
     ax.set(xlabel="firing rate of the source", ylabel="edges, relative to the layer's mean", xscale="log")
     ax.set_title("Degree against firing rate")
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low <= tick <= high]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=9)
 
 
@@ -152,17 +158,11 @@ def _draw_controls(ax: Axes, controls: pd.DataFrame) -> None:
         ax.barh(at, np.nan_to_num(values), height, color=COLOURS[rule], label=rule)
         for value, place in zip(values, at, strict=True):
             ax.text(np.nan_to_num(value), place, " -" if np.isnan(value) else f" {value:,.0f}", va="center", fontsize=8)
-    ax.set_yticks(
-        y,
-        [
-            DIRECTIONS[name].replace(" direction", "\ndirection").replace("the model", "\nthe model")
-            for name in table.index
-        ],
-    )
+    ax.set_yticks(y, [fill(DIRECTIONS[name], 22) for name in table.index])
     ax.invert_yaxis()
     ax.margins(x=0.15)
     ax.set(xlabel="edges", title="What is taken out")
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
 
 
 def _draw_persistence(ax: Axes, effects: pd.DataFrame) -> None:

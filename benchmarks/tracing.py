@@ -101,8 +101,8 @@ def necessary_operations(work: "Work", reads: dict[int, float], frozen: bool = F
 
     The first block above a source: the changed positions, what they change in the attention of all others, and the
     layers after the attention. Blocks in between: everything. The last block: keys and values of all positions, the
-    rest for the positions that are read. With one block above the source, and everywhere in a frozen context: the changed
-    positions alone.
+    rest for the positions that are read. With one block above the source, and in a frozen context everywhere: the
+    changed positions alone.
     """
     model, n_sae = work.model, next(iter(work.saes.values())).n_features
     d, ff = model.d_model, model.blocks[0].linear1.out_features
