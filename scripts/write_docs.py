@@ -26,6 +26,7 @@ ROWS = {
     "edges": "One row per edge: all tested pairs that pass the rule, without a cut.",
     "features": "One row per feature of every layer.",
     "feature_genes": "One row per feature and top gene.",
+    "cell_labels": "One row per feature that fires in the cells compared, and label of an obs column.",
     "terms": "One row per feature and enriched gene set, best first.",
     "regulators": "One row per feature and set of targets enriched among its top genes, best first.",
     "interactions": "One row per feature with a gene list and network of interactions.",
@@ -69,6 +70,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
     "annotate": [
         ("features.parquet", "Table `features`."),
         ("feature_genes.parquet", "Table `feature_genes`."),
+        ("cell_labels.parquet", "Table `cell_labels`; empty where no column is asked for and none is known."),
         ("terms.parquet", "Table `terms`."),
         ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
         ("interactions.parquet", "Table `interactions`; empty without networks of interactions."),

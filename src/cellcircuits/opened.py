@@ -62,6 +62,11 @@ class OpenRun(Run):
         return self._table("annotate", "feature_genes")
 
     @cached_property
+    def cell_labels(self) -> pd.DataFrame:
+        """Association of every feature with the labels of obs columns."""
+        return self._table("annotate", "cell_labels")
+
+    @cached_property
     def terms(self) -> pd.DataFrame:
         """Enriched gene sets of every feature."""
         return self._table("annotate", "terms")

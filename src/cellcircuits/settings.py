@@ -158,6 +158,13 @@ class AnnotateSettings:
     """Largest Benjamini-Hochberg q of an annotation."""
     max_cells: int = 0
     """Cells used; 0: all."""
+    associate: list[str] = field(default_factory=list)
+    """obs columns (cell type, donor, batch, ...) with whose labels every feature is associated; empty:
+    `cells.stratify_by` and "cell_type", where the cells have them."""
+    associate_cells: int = 5000
+    """Cells in which it is, drawn at random; 0: all. Memory is up to 8 bytes per cell, feature and layer."""
+    min_label_cells: int = 10
+    """Fewest cells of a label that is tested."""
     null_draws: int = 200
     """Random gene lists per layer with which the false annotation rate is measured."""
     redundant_share: float = 0.5
@@ -173,9 +180,9 @@ class AnnotateSettings:
         _check_ranges(self, *PROBABILITY, "max_q", "redundant_share")
         _check_ranges(self, 3, inf, "top_genes")
         _check_ranges(self, 1, inf, "min_firings", "min_term_genes", "max_term_genes", "min_overlap", "null_draws")
-        _check_ranges(self, 2, inf, "degree_bin_genes")
+        _check_ranges(self, 2, inf, "degree_bin_genes", "min_label_cells")
         _check_ranges(self, 20, inf, "network_draws")
-        _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "seed")
+        _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "associate_cells", "seed")
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,19 @@ n_firings | int64 | positions | Positions (cells) at which the feature fires on 
 n_positions | int64 | positions | Positions (cells) of the gene
 """)
 
+CELL_LABELS = _columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+column | string | - | Column of obs
+label | string | - | Label of the column
+n_cells | int64 | cells | Cells with the label
+auroc | float64 | probability | Chance that a cell with the label has a higher score than one of the other cells (equal ones count half); 0.5 without association. Score: mean activation over the cell's gene positions
+mean_inside | float64 | activation | Mean score of the cells with the label
+mean_outside | float64 | activation | Mean score of the other cells
+p_value | float64 | probability | Two-sided Mann-Whitney test with tie correction; cells are the units
+q_value | float64 | probability | Benjamini-Hochberg over all features and labels of the layer
+""")
+
 TERMS = _columns("""
 layer | int64 | layer | Layer of the feature
 feature | int64 | index | Feature
@@ -281,6 +294,7 @@ TABLES = {
     "edges": EDGES,
     "features": FEATURES,
     "feature_genes": FEATURE_GENES,
+    "cell_labels": CELL_LABELS,
     "terms": TERMS,
     "regulators": REGULATORS,
     "interactions": INTERACTIONS,
