@@ -54,12 +54,9 @@ class _LayerSums:
         """Add a batch; `scored`, bool (cell,), marks the cells of `Tokens` whose scores are kept."""
         both = sp.csr_matrix((codes.data + 1j, codes.indices, codes.indptr), codes.shape)
         self.by_token.add(batch.by_token(self.by_token.shape[0]) @ both)
-        rows, positions = batch.by_cell
-        sums = positions @ codes
-        self.n_cells += np.bincount(sums.indices, minlength=len(self.n_cells))
-        kept = scored[rows]
-        if kept.any():
-            self.scores.append(sp.diags_array(1 / np.diff(positions.indptr)[kept], dtype=np.float32) @ sums[kept])
+        means = batch.cell_means(codes)
+        self.n_cells += np.bincount(means.indices, minlength=len(self.n_cells))
+        self.scores.append(means[scored[batch.by_cell[0]]])
 
     def finished(self) -> FiringSums:
         """The sums by feature."""

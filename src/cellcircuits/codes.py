@@ -33,6 +33,11 @@ class CodeBatch:
         bounds = np.append(starts, len(cells))
         return cells[starts], _membership(np.arange(len(cells)), bounds, (len(starts), len(cells)))
 
+    def cell_means(self, codes: sp.csr_matrix) -> sp.csr_matrix:
+        """Mean activation over the gene positions of every cell of the batch, float32 (cell, feature)."""
+        _, positions = self.by_cell
+        return sp.diags_array(1 / np.diff(positions.indptr), dtype=np.float32) @ (positions @ codes)
+
     def by_token(self, n_tokens: int) -> sp.csr_matrix:
         """Which positions every gene is at, float32 (token, position)."""
         tokens = self.activations.token_ids

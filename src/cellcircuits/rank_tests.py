@@ -48,6 +48,7 @@ def rank_tests(scores: sp.spmatrix, labels: np.ndarray, n_labels: int, control: 
     cuts = np.flatnonzero(np.diff(entries, prepend=entries[:1]))
     bounds = np.unique(np.concatenate([np.arange(0, columns.shape[1], most), cuts, [columns.shape[1]]]))
     blocks = [_block(columns[:, start:stop], labels, counts, control) for start, stop in pairwise(bounds)]
+    blocks = blocks or [_block(columns, labels, counts, control)]
     u, ties = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     sums = columns.T @ np.eye(n_labels)[labels]
     if control is None:
