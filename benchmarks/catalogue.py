@@ -1,4 +1,6 @@
-"""Time and memory of the catalogue of one layer, from codes to tables; the model and the encoder are not in it.
+"""Time and memory of the catalogue of one layer, and of what fires together in two, from codes on.
+
+The model and the encoder are not in it.
 
 python benchmarks/catalogue.py [--positions 4000000] [--features 4608] [--k 32] [--genes 15000] [--cells 2000]
 
@@ -22,6 +24,7 @@ from cellcircuits.associations import cell_labels
 from cellcircuits.catalogue import _LayerSums, top_genes
 from cellcircuits.codes import CodeBatch
 from cellcircuits.settings import AnnotateSettings
+from cellcircuits.structure.counting import StructureSums, _add
 
 
 def made_up_batches(shape: argparse.Namespace, rng: np.random.Generator, batch_cells: int = 32) -> Iterator[CodeBatch]:
@@ -44,8 +47,30 @@ def made_up_batches(shape: argparse.Namespace, rng: np.random.Generator, batch_c
         yield CodeBatch({0: codes}, ActivationBatch({}, genes, np.repeat(cells, length)))
 
 
+def count_together(shape: argparse.Namespace) -> None:
+    """Print how long co-occurrences within two layers, and correlations between them, take per position."""
+    shape = argparse.Namespace(**{**vars(shape), "positions": shape.structure_positions, "cells": 64})
+    sums, layers, rng = StructureSums(), (0, 1), np.random.default_rng(1)
+    size = shape.features
+    for layer in layers:
+        sums.firings[layer] = np.zeros(size, dtype=np.int64)
+        sums.totals[layer], sums.squares[layer] = np.zeros(size), np.zeros(size)
+        sums.together[layer] = np.zeros((size, size), dtype=np.int32)
+        sums.sampled[layer] = np.arange(200)
+    sums.products[0, 1], sums.permuted[0, 1] = np.zeros((size, size), np.float32), np.zeros((200, size))
+    seconds = 0.0
+    for one, other in zip(made_up_batches(shape, rng), made_up_batches(shape, rng), strict=True):
+        batch = CodeBatch({0: one.codes[0], 1: other.codes[0]}, one.activations)
+        start = time.perf_counter()
+        _add(sums, batch, layers, {}, rng)
+        seconds += time.perf_counter() - start
+    rate = seconds / sums.n_positions * 1e6
+    print(f"what fires together, two layers and between them: {rate:.0f} s per million positions")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--structure-positions", type=int, default=128_000)
     for name, default in (("positions", 4_000_000), ("features", 4608), ("k", 32), ("genes", 15_000), ("cells", 2000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     shape = parser.parse_args()
@@ -74,6 +99,7 @@ def main() -> None:
         f"{found.firings.nnz:,} pairs of feature and gene; {len(genes):,} top genes; {len(labels):,} tests of labels;"
     )
     print(f"{(labels['q_value'] <= 0.05).sum()} labels called at q <= 0.05 of random labels")
+    count_together(shape)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB")
 
 

@@ -16,10 +16,11 @@ from cellcircuits.models.base import Model
 from cellcircuits.opened import OpenRun
 from cellcircuits.progress import Progress
 from cellcircuits.run import file_hash
+from cellcircuits.run_model import run_model
 from cellcircuits.sae import TopKSAE
 from cellcircuits.scores import cell_scores
 from cellcircuits.settings import StructureSettings
-from cellcircuits.stages.cells import read_cells, run_model
+from cellcircuits.stages.cells import read_cells
 from cellcircuits.structure.alignment import layer_alignment
 from cellcircuits.structure.counting import StructureSums, count_structure
 from cellcircuits.structure.dependencies import dependency_overlap, source_dependencies

@@ -20,9 +20,9 @@ from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, network_path, read_gmt
 from cellcircuits.run import Run, file_hash
+from cellcircuits.run_model import run_model
 from cellcircuits.sae import TopKSAE, load_saes
 from cellcircuits.settings import AnnotateSettings
-from cellcircuits.stages.cells import run_model
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import write_table
 from cellcircuits.tokens import Tokens, load_tokens
