@@ -46,20 +46,9 @@ def perturbation_response(
     DataError
         If there are no control cells, or no perturbation has enough cells.
     """
-    known = labels.notna().to_numpy()
-    text = labels[known].astype(str)
-    counts = text.value_counts()
-    if counts.get(control, 0) < min_cells:
-        raise DataError(
-            f"{counts.get(control, 0)} cells have the control label {control!r}; at least {min_cells} are needed. "
-            f"Labels: {listed(counts.index, 8)}. Set control_label."
-        )
-    names = sorted(name for name in counts.index[counts >= min_cells] if name != control)
-    if not names:
-        raise DataError(f"No perturbation has {min_cells} cells; the largest is {listed(counts.index, 3)}.")
-    chosen = text.isin([control, *names]).to_numpy()
-    codes = pd.Categorical(text[chosen], [*names, control]).codes.astype(np.int64)
-    kept = sp.csr_matrix(scores)[known][chosen]
+    chosen, names = _compared(labels, control, min_cells)
+    codes = pd.Categorical(labels[chosen].astype(str), [*names, control]).codes.astype(np.int64)
+    kept = sp.csr_matrix(scores)[chosen]
     alive = np.flatnonzero(np.bincount(kept.indices, minlength=kept.shape[1]))
     table = _tested(kept[:, alive], alive, codes, names)
     pairs = pd.MultiIndex.from_arrays([table["feature"], table["perturbation"].str.upper()])
@@ -78,6 +67,20 @@ def perturbation_response(
     return make_table("perturbations", table.assign(layer=layer)), make_table(
         "perturbation_rates", pd.DataFrame([rates])
     )
+
+
+def _compared(labels: pd.Series, control: str, min_cells: int) -> tuple[np.ndarray, list[str]]:
+    """Cells of the control and of perturbations with enough of them, bool (cell,), and these perturbations."""
+    counts = labels.dropna().astype(str).value_counts()
+    if counts.get(control, 0) < min_cells:
+        raise DataError(
+            f"{counts.get(control, 0)} cells have the control label {control!r}; at least {min_cells} are needed. "
+            f"Labels: {listed(counts.index, 8)}. Set control_label."
+        )
+    names = sorted(name for name in counts.index[counts >= min_cells] if name != control)
+    if not names:
+        raise DataError(f"No perturbation has {min_cells} cells; the largest is {listed(counts.index, 3)}.")
+    return labels.notna().to_numpy() & labels.astype(str).isin([control, *names]).to_numpy(), names
 
 
 def _tested(scores: sp.csr_matrix, features: np.ndarray, codes: np.ndarray, names: list[str]) -> pd.DataFrame:
