@@ -26,6 +26,7 @@ ROWS = {
     "edges": "One row per edge: all tested pairs that pass the rule, without a cut.",
     "features": "One row per feature of every layer.",
     "feature_genes": "One row per feature and top gene.",
+    "cell_labels": "One row per feature that fires in the cells compared, and label of an obs column.",
     "terms": "One row per feature and enriched gene set, best first.",
     "regulators": "One row per feature and set of targets enriched among its top genes, best first.",
     "interactions": "One row per feature with a gene list and network of interactions.",
@@ -43,6 +44,19 @@ ROWS = {
     "gene_effects": "One row per source and gene, of each source the genes that change most.",
     "signs": "One row per rule: the share of negative effects beside the share that the rule alone makes.",
     "circuits": "One row per ordered pair of different labels that an edge joins.",
+    "modules": "One row per feature.",
+    "module_labels": "One row per module.",
+    "module_rates": "One row per layer: pairs and modules beside those of chance.",
+    "persistence": "One row per feature that fires, but for the last layer.",
+    "persistence_rates": "One row per layer but the last, each number beside its chance baseline.",
+    "dependencies": "One row per traced source and target that fire together at any position.",
+    "dependency_overlap": "One row per pair of source layer and target layer.",
+    "svd_alignment": "One row per feature that fires.",
+    "svd_rates": "One row per layer, each number beside its chance baseline.",
+    "unannotated": "One row per feature that fires and has no label.",
+    "unannotated_rates": "One row per layer, each number beside what it is to be compared with.",
+    "perturbations": "One row per perturbation with enough cells and feature that fires in these cells.",
+    "perturbation_rates": "One row per layer, each number beside that of permuted labels.",
     "consensus": "One row per ordered pair of labels that two runs connect. Made by `cellcircuits demo`.",
 }
 """What a row of each table is."""
@@ -69,6 +83,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
     "annotate": [
         ("features.parquet", "Table `features`."),
         ("feature_genes.parquet", "Table `feature_genes`."),
+        ("cell_labels.parquet", "Table `cell_labels`; empty where no column is asked for and none is known."),
         ("terms.parquet", "Table `terms`."),
         ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
         ("interactions.parquet", "Table `interactions`; empty without networks of interactions."),
@@ -103,6 +118,24 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("effect_sizes.png", "Histograms of `snr` and `relative_effect`, negative and positive apart."),
         ("hubs.png", "Degree per layer against firing rate, and the features with the most edges."),
         ("edge_map.png", "The strongest edges between the layers."),
+    ],
+    "structure": [
+        ("modules.parquet", "Table `modules`: which features fire together?"),
+        ("module_labels.parquet", "Table `module_labels`."),
+        ("module_rates.parquet", "Table `module_rates`."),
+        ("persistence.parquet", "Table `persistence`: is a feature still there in the next layer?"),
+        ("persistence_rates.parquet", "Table `persistence_rates`."),
+        (
+            "dependencies.parquet",
+            "Table `dependencies`: what fires together with the traced sources? Empty without edges.",
+        ),
+        ("dependency_overlap.parquet", "Table `dependency_overlap`: do edges join what fires together?"),
+        ("svd_alignment.parquet", "Table `svd_alignment`: are features the main axes of the activations?"),
+        ("svd_rates.parquet", "Table `svd_rates`."),
+        ("unannotated.parquet", "Table `unannotated`: what are features without a label?"),
+        ("unannotated_rates.parquet", "Table `unannotated_rates`."),
+        ("perturbations.parquet", "Table `perturbations`: which features answer? Empty without a screen."),
+        ("perturbation_rates.parquet", "Table `perturbation_rates`."),
     ],
     "atlas": [
         ("index.html", "Entry of the site, with the overview; readable without a web server."),
@@ -227,6 +260,11 @@ after block.
 `n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
 number).
 """,
+    "structure": """
+Made by `cellcircuits structure RUN`; no other stage reads it. `record` in its manifest holds the flags (`settings`),
+`n_cells`, the hash of the `edges` compared (empty without) and `perturbations_sha256` of the screen. What each number
+means: [structure.md](structure.md).
+""",
     "atlas": """
 The site is static: any web server can hold the folder. `cellcircuits atlas RUN --open` serves it on this machine.
 """,
@@ -282,11 +320,13 @@ def _row(*cells: str) -> str:
 def _stage_section(stage: str) -> str:
     folder = FOLDERS.get(stage, stage)
     sections = ", ".join(f"[{name}]" for name in SECTIONS.get(stage, (stage,)))
+    settings = f"Settings {sections}" if sections else "Settings: flags of its command"
+    kind = "stage" if stage in STAGES else "command"
     read = ", ".join(f"`{name}`" for name in INPUTS[stage])
     lines = [
-        f"## `{folder}/`: stage `{stage}`",
+        f"## `{folder}/`: {kind} `{stage}`",
         "",
-        f"Settings {sections}; reads {read or 'no other stage'}.",
+        f"{settings}; reads {read or 'no other stage'}.",
         "",
         _row("file", "holds"),
         "|---|---|",
@@ -304,7 +344,7 @@ def _table_section(name: str) -> str:
 
 def artifacts_page() -> str:
     """The text of docs/artifacts.md."""
-    parts = [INTRODUCTION, *(_stage_section(stage) for stage in STAGES)]
+    parts = [INTRODUCTION, *(_stage_section(stage) for stage in [*STAGES, "structure"])]
     parts += ["## Columns of the tables\n", *(_table_section(name) for name in TABLES), OUTSIDE]
     return "\n".join(parts)
 

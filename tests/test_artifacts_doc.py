@@ -14,10 +14,12 @@ import pytest
 
 from cellcircuits.export import ENDINGS
 from cellcircuits.models.toy import ToyModel
+from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
 from cellcircuits.run import STAGES, Run, create_run
-from cellcircuits.settings import settings_from_dict
+from cellcircuits.settings import StructureSettings, settings_from_dict
+from cellcircuits.structure_tables import write_structure
 from cellcircuits.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +57,7 @@ def toy_run(toy_cells: ad.AnnData, tmp_path: Path) -> Run:
     run = create_run(tmp_path / "run", settings)
     with run.locked():
         run_pipeline(run, Progress())
+        write_structure(open_run(run.folder), StructureSettings(rewirings=1), Progress())
     return run
 
 
@@ -104,7 +107,7 @@ def test_every_file_of_a_run_is_named_and_every_name_is_a_file(toy_run: Run) -> 
 def test_every_key_is_named(toy_run: Run) -> None:
     words = set(re.findall(r"`([\w.]+)`", PAGE))
     own = [toy_run.folder / "run.json"]
-    for stage in STAGES:
+    for stage in (*STAGES, "structure"):
         folder = toy_run.path(stage)
         own += [path for path in sorted(folder.rglob("*.json")) if path.name != "manifest.json"]
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import cellcircuits as cc
 from cellcircuits.annotation import Annotator
 from cellcircuits.catalogue import FiringSums, background_tokens, count_firings, name_features, top_genes
+from cellcircuits.codes import SparseSum
 from cellcircuits.references import GeneSets
 from cellcircuits.settings import AnnotateSettings
 
@@ -151,3 +152,28 @@ def test_a_layer_of_dead_features(toy_cells):
     assert (found["features"]["n_firings"] == 0).all() and (found["features"]["label"] == "").all()
     assert len(found["terms"]) == len(found["feature_genes"]) == 0
     assert found["summary"]["n_alive"] == found["summary"]["n_annotated"] == 0
+
+
+# ------------------------------------------------------------------------------------------------ scores of cells
+
+
+def test_scores_are_mean_activations_over_the_gene_positions(toy_cells):
+    model = cc.load_model("toy")
+    tokens, saes = model.tokenize(toy_cells), model.saes()
+    scored = [3, 17, 18, 59]
+    sums = count_firings(model, tokens, saes, 8, scored=scored)
+    for layer, hidden in model.run_layers(model.embed(tokens), tokens, 0, 3):
+        for place, row in enumerate(scored):
+            codes = saes[layer].encode(hidden[row][tokens.gene_mask[row]]).dense(6).numpy()
+            np.testing.assert_allclose(sums[layer].scores[[place]].toarray()[0], codes.mean(axis=0), rtol=1e-5)
+        assert sums[layer].scores.shape == (4, 6)
+
+
+def test_many_sparse_matrices_add_up():
+    rng = np.random.default_rng(0)
+    parts = [sp.random_array((30, 20), density=rng.uniform(0.01, 0.5), rng=rng, format="csr") for _ in range(12)]
+    total = SparseSum((30, 20))
+    for part in parts:
+        total.add(part.copy())
+    np.testing.assert_allclose(total.total().toarray(), sum(part.toarray() for part in parts))
+    assert SparseSum((3, 4)).total().nnz == 0

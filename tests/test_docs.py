@@ -7,6 +7,7 @@ import inspect
 import re
 import shlex
 import tomllib
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def test_the_python_example_runs_and_is_short(quick_demo, monkeypatch, capsys):
     assert "top_genes" in printed and re.search(r"published rule: \d+ edges", printed)
     assert names["moments"].cells().max() > 20
     assert list(names["edges"].columns) == list(cc.open_run("cellcircuits-demo/scgpt").edges.columns)
+
+
+def test_the_scanpy_example_runs(quick_demo, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    (code,) = blocks(ROOT / "docs" / "quickstart.md", "python")
+    monkeypatch.chdir(quick_demo)
+    names: dict = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scanpy and its parts
+        exec(compile(code, "quickstart.md", "exec"), names)  # noqa: S102 - our own document
+    assert names["adata"].obsm["X_umap"].shape == (700, 2) and names["features"].shape == (700, 384)
+    assert (quick_demo / "cell_labels.png").stat().st_size > 10_000
 
 
 def test_there_are_commands_to_check():

@@ -84,8 +84,8 @@ def test_the_models_are_entry_points():
 
 def test_the_public_names_are_there():
     assert cc.__all__ == sorted(cc.__all__)
-    assert set(cc.__all__) == set(cc._HOMES)
-    for name in cc.__all__:
+    assert set(cc.__all__) == {*cc._HOMES, "pl"} and cc.pl.__name__ == "cellcircuits.pl"
+    for name in cc._HOMES:
         assert getattr(cc, name).__module__ == f"cellcircuits.{cc._HOMES[name]}"
     with pytest.raises(AttributeError, match="module 'cellcircuits' has no attribute 'nonsense'"):
         _ = cc.nonsense

@@ -39,6 +39,7 @@ def other_value(section: object, name: str):
     lists = {
         "gene_sets": ["/absolute/a.gmt", "immune"],
         "networks": ["/absolute/b.tsv", "trrust"],
+        "associate": ["donor"],
         "readouts": ["computed", "source"],
     }
     return lists.get(name, [4, 2])

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellcircuits import pl
     from cellcircuits.demo_data import demo_cells
     from cellcircuits.edge_calling import edges
     from cellcircuits.errors import CellCircuitsError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cellcircuits.published_atlas import PublishedAtlas, read_published_atlas
     from cellcircuits.resources import fetch_reference
     from cellcircuits.sae import TopKSAE, load_saes
+    from cellcircuits.scores import feature_adata, score_cells
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
     from cellcircuits.tracing import trace, trace_controls
@@ -38,12 +40,14 @@ _HOMES = {
     "check_model": "models.base",
     "demo_cells": "demo_data",
     "edges": "edge_calling",
+    "feature_adata": "scores",
     "fetch_reference": "resources",
     "load_model": "models",
     "load_saes": "sae",
     "open_run": "opened",
     "read_published_atlas": "published_atlas",
     "read_settings": "settings",
+    "score_cells": "scores",
     "trace": "tracing",
     "trace_controls": "tracing",
     "write_settings": "settings",
@@ -61,12 +65,15 @@ __all__ = [
     "check_model",
     "demo_cells",
     "edges",
+    "feature_adata",
     "fetch_reference",
     "load_model",
     "load_saes",
     "open_run",
+    "pl",
     "read_published_atlas",
     "read_settings",
+    "score_cells",
     "trace",
     "trace_controls",
     "write_settings",
@@ -76,6 +83,8 @@ __version__ = version("cellcircuits")
 
 def __getattr__(name: str) -> Any:
     # imported when first used: the command line's help and the tables need no torch
+    if name == "pl":
+        return import_module(f"{__name__}.pl")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

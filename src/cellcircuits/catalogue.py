@@ -10,14 +10,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellcircuits.activations import stream_activations
 from cellcircuits.annotation import Annotator
+from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
 from cellcircuits.sae import TopKSAE
@@ -33,31 +34,58 @@ class FiringSums:
     firings: sp.csr_matrix
     """float64 (feature, token): positions at which the feature fires on the gene."""
     activations: sp.csr_matrix
-    """float64 (feature, token): sum of its activations there."""
+    """float64 (feature, token): sum of its activations there, with entries at the same places."""
     n_cells: np.ndarray
     """int64 (feature,): cells in which the feature fires at all."""
+    scores: sp.csr_matrix | None = None
+    """float32 (cell, feature): mean activation over the gene positions of the cells asked for."""
+
+
+class _LayerSums:
+    """`FiringSums` of one layer under way."""
+
+    def __init__(self, n_features: int, n_tokens: int) -> None:
+        # the sum of activations in the real part, their number in the imaginary one: one product gives both
+        self.by_token = SparseSum((n_tokens, n_features), np.complex128)
+        self.n_cells = np.zeros(n_features, dtype=np.int64)
+        self.scores = [sp.csr_matrix((0, n_features), dtype=np.float32)]
+
+    def add(self, codes: sp.csr_matrix, batch: CodeBatch, scored: np.ndarray) -> None:
+        """Add a batch; `scored`, bool (cell,), marks the cells of `Tokens` whose scores are kept."""
+        both = sp.csr_matrix((codes.data + 1j, codes.indices, codes.indptr), codes.shape)
+        self.by_token.add(batch.by_token(self.by_token.shape[0]) @ both)
+        means = batch.cell_means(codes)
+        self.n_cells += np.bincount(means.indices, minlength=len(self.n_cells))
+        self.scores.append(means[scored[batch.by_cell[0]]])
+
+    def finished(self) -> FiringSums:
+        """The sums by feature."""
+        total = self.by_token.total().T.tocsr()
+        parts = (total.data.imag.copy(), total.data.real.copy())
+        firings, sums = (sp.csr_matrix((part, total.indices, total.indptr), total.shape) for part in parts)
+        return FiringSums(firings, sums, self.n_cells, sp.csr_matrix(sp.vstack(self.scores)))
 
 
 def count_firings(
-    model: Model, tokens: Tokens, saes: dict[int, TopKSAE], batch_cells: int, report=lambda n_cells: None
+    model: Model,
+    tokens: Tokens,
+    saes: dict[int, TopKSAE],
+    batch_cells: int,
+    report=lambda n_cells: None,
+    scored: Sequence[int] | np.ndarray = (),
 ) -> dict[int, FiringSums]:
-    """Firings of every feature on every gene, from one pass over the model and sparse sums."""
-    n_tokens = len(tokens.gene_ids)
-    empty = {layer: sp.csr_matrix((sae.n_features, n_tokens)) for layer, sae in saes.items()}
-    sums = {k: FiringSums(m, m.copy(), np.zeros(m.shape[0], dtype=np.int64)) for k, m in empty.items()}
-    for batch in stream_activations(model, tokens, list(saes), batch_cells):
-        for layer, hidden in batch.layers.items():
-            values, features = (part.cpu().numpy() for part in saes[layer].encode(hidden))
-            position, column = np.nonzero(values > 0)
-            feature, value = features[position, column], values[position, column].astype(np.float64)
-            shape, where = empty[layer].shape, (feature, batch.token_ids[position])
-            total = sums[layer]
-            total.firings = total.firings + sp.csr_matrix((np.ones(len(value)), where), shape=shape)
-            total.activations = total.activations + sp.csr_matrix((value, where), shape=shape)
-            pairs = np.unique(feature.astype(np.int64) * len(tokens) + batch.cells[position])
-            total.n_cells += np.bincount(pairs // len(tokens), minlength=shape[0])
-        report(len(np.unique(batch.cells)))
-    return sums
+    """Firings of every feature on every gene, from one pass over the model and products of sparse matrices.
+
+    `scored` are the cells whose scores are kept, in ascending order.
+    """
+    sums = {layer: _LayerSums(sae.n_features, len(tokens.gene_ids)) for layer, sae in saes.items()}
+    kept = np.zeros(len(tokens), dtype=bool)
+    kept[np.asarray(scored, dtype=np.int64)] = True
+    for batch in stream_codes(model, tokens, saes, batch_cells):
+        for layer, codes in batch.codes.items():
+            sums[layer].add(codes, batch, kept)
+        report(len(batch.by_cell[0]))
+    return {layer: sums.pop(layer).finished() for layer in list(sums)}
 
 
 def background_tokens(per_token: np.ndarray, settings: AnnotateSettings) -> np.ndarray:
@@ -103,15 +131,19 @@ def name_features(
 
 def top_genes(sums: FiringSums, per_token: np.ndarray, settings: AnnotateSettings) -> pd.DataFrame:
     """Top genes of every feature: columns feature, rank, token, score, n_firings, n_positions."""
-    firings, activations = sums.firings.tocoo(), sums.activations.tocsr()
-    frame = pd.DataFrame({"feature": firings.row, "token": firings.col, "n_firings": firings.data.astype(np.int64)})
-    frame["n_positions"] = per_token[frame["token"]]
-    sums_there = np.asarray(activations[frame["feature"], frame["token"]]).ravel()
-    frame["score"] = sums_there / (frame["n_positions"] + settings.min_firings)
-    frame = frame[frame["n_firings"] >= settings.min_firings]
-    frame = frame.sort_values(["feature", "score", "token"], ascending=[True, False, True], ignore_index=True)
-    frame["rank"] = frame.groupby("feature").cumcount() + 1
-    return frame[frame["rank"] <= settings.top_genes].reset_index(drop=True)
+    firings = sums.firings.tocoo()
+    chosen = np.flatnonzero(firings.data >= settings.min_firings)
+    feature, token, n = firings.row[chosen], firings.col[chosen], firings.data[chosen]
+    n_positions = per_token[token]
+    score = sums.activations.data[chosen] / (n_positions + settings.min_firings)
+    order = np.lexsort((token, -score, feature))
+    feature = feature[order]
+    rank = np.arange(len(feature)) - np.searchsorted(feature, feature) + 1
+    best = rank <= settings.top_genes
+    order = order[best]
+    columns = {"feature": feature[best], "rank": rank[best], "token": token[order], "score": score[order]}
+    columns |= {"n_firings": n[order].astype(np.int64), "n_positions": n_positions[order]}
+    return pd.DataFrame(columns)
 
 
 def _feature_rows(sums: FiringSums, n_positions: int, genes: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import tyro
 from cellcircuits.errors import CellCircuitsError
 from cellcircuits.resources import RESOURCES
 from cellcircuits.run import STAGES, create_run, open_folder, with_section
-from cellcircuits.settings import Settings, read_settings, resolve_paths
+from cellcircuits.settings import Settings, StructureSettings, read_settings, resolve_paths
 
 ABOUT_ALL = (
     "Find out how a single-cell foundation model computes: sparse autoencoders, causal tracing, calibrated edges, "
@@ -115,6 +115,15 @@ class FetchCommand:
     """Folder to keep it in; by default the user's cache, where runs look."""
 
 
+@dataclass(frozen=True)
+class StructureCommand:
+    """Ask how the features of a run hang together: modules, persistence, dependencies, alignment, perturbations."""
+
+    run: Folder
+    """Run folder, annotated; with edges, they are compared with what fires together."""
+    settings: Annotated[StructureSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=StructureSettings)
+
+
 def _stage_command(stage: str, default: Any) -> type:
     """A command for one stage whose flags are the stage's settings."""
     fields: list[Any] = [
@@ -144,6 +153,7 @@ def _commands(settings: Settings) -> Any:
         "settings": SettingsCommand,
         "demo": DemoCommand,
         "fetch": FetchCommand,
+        "structure": StructureCommand,
     }
     stages = {stage: _stage_command(stage, getattr(settings, stage)) for stage in STAGES}
     return Union[  # noqa: UP007 - built from a list
@@ -198,6 +208,8 @@ def _execute(command: Any, settings: Settings) -> None:
         commands.demo(command.out)
     elif isinstance(command, FetchCommand):
         commands.fetch(command.name, command.folder)
+    elif isinstance(command, StructureCommand):
+        commands.structure(command.run, command.settings)
     else:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)

@@ -16,9 +16,9 @@ from cellcircuits.executors import open_executor
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress, RichProgress
-from cellcircuits.report import print_plan, print_status, print_summary
+from cellcircuits.report import print_plan, print_status, print_structure, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
-from cellcircuits.settings import Settings
+from cellcircuits.settings import Settings, StructureSettings
 
 
 def _console() -> Console:
@@ -115,6 +115,17 @@ def fetch(name: str, folder: Path | None) -> None:
     lines = (f"{found.source}: {found.path}", f"sha256 {found.sha256}", f"Licence: {found.licence}")
     for line in lines:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def structure(folder: Path, settings: StructureSettings) -> None:
+    """Write the tables of `structure/` and print their rates."""
+    from cellcircuits.structure_tables import write_structure
+
+    opened = open_run(folder)
+    with opened.locked():
+        write_structure(opened, settings, RichProgress())
+    print_structure(open_run(folder), _console())
+    _console().print(f"Tables: {opened.path('structure').resolve()}", highlight=False, soft_wrap=True)
 
 
 def stage(run: Run, stage: str, settings: Settings, dask: str = "", workers: int = 0) -> None:

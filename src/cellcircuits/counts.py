@@ -66,7 +66,7 @@ def read_counts(adata: ad.AnnData, settings: CellsSettings) -> Counts:
         matrix, obs, totals = matrix[~empty], obs.loc[~empty], totals[~empty]
         if len(obs) == 0:
             raise DataError("No cell has any counts.")
-    ensembl, symbols = _gene_names(var, settings)
+    ensembl, symbols = gene_names(var, settings)
     return Counts(matrix, _n_counts(obs, totals), ensembl, symbols, obs, source)
 
 
@@ -165,8 +165,8 @@ def strip_version(ids: np.ndarray) -> np.ndarray:
     return np.array([i.split(".")[0] if ENSEMBL_ID.match(i) else i for i in ids], dtype=object)
 
 
-def _gene_names(var: pd.DataFrame, settings: CellsSettings) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(Ensembl ids, symbols) of the genes, each None when the data do not have them."""
+def gene_names(var: pd.DataFrame, settings: CellsSettings) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(Ensembl ids, symbols) of the genes of `var`, each None when the data do not have them."""
     if settings.gene_column:
         if settings.gene_column not in var:
             raise DataError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cellcircuits.run import Run, open_folder
-from cellcircuits.tables import read_table
+from cellcircuits.tables import STRUCTURE, read_table
 
 if TYPE_CHECKING:
     from cellcircuits.moments import Moments
@@ -48,6 +48,21 @@ class Findings:
         return self._read("signs")
 
 
+class Structure:
+    """The tables of `structure/` as attributes: modules, persistence, svd_alignment ... (`tables.STRUCTURE`)."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in STRUCTURE:
+            raise AttributeError(f"structure/ has no table {name!r}; it has {', '.join(STRUCTURE)}")
+        self._run.require("structure")
+        table = read_table(name, self._run.path("structure"))
+        setattr(self, name, table)
+        return table
+
+
 class OpenRun(Run):
     """A run whose artifacts are read when first asked for; asking for one that is not there is a `RunError`."""
 
@@ -60,6 +75,11 @@ class OpenRun(Run):
     def feature_genes(self) -> pd.DataFrame:
         """Top genes of every feature."""
         return self._table("annotate", "feature_genes")
+
+    @cached_property
+    def cell_labels(self) -> pd.DataFrame:
+        """Association of every feature with the labels of obs columns."""
+        return self._table("annotate", "cell_labels")
 
     @cached_property
     def terms(self) -> pd.DataFrame:
@@ -125,6 +145,11 @@ class OpenRun(Run):
     def findings(self) -> Findings:
         """Answers to the biological questions."""
         return Findings(self)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """How features hang together, where `cellcircuits structure` was asked."""
+        return Structure(self)
 
     @cached_property
     def cells(self) -> Tokens:

@@ -119,3 +119,39 @@ def print_circuits(run: OpenRun, console: Console) -> None:
     console.print(
         "A negative effect (target falls when the source is removed) means that the source supports the target."
     )
+
+
+def print_structure(run: OpenRun, console: Console) -> None:
+    """The rates of `structure/`, each beside its chance baseline."""
+    found = run.structure
+    table = Table(title="Structure (in brackets: by chance)", title_justify="left")
+    names = ("layer", "pairs", "modules", "modularity", "same direction", "correlation", "axes hold", "neighbour")
+    for name in names:
+        table.add_column(name, justify="right")
+    rows = found.module_rates.set_index("layer")
+    for rates in (found.svd_rates, found.unannotated_rates, found.persistence_rates):
+        rows = rows.join(rates.drop(columns="n_features").set_index("layer"))
+    for row in rows.reset_index().to_dict("records"):
+        above = row["next_layer"] == row["next_layer"]
+        table.add_row(
+            str(row["layer"]),
+            f"{row['n_pairs']:,} ({row['null_pairs']:,.0f}; shared genes {row['null_pairs_by_gene']:,.0f})",
+            f"{row['n_modules']} with {row['covered_share']:.0%}",
+            f"{row['modularity']:.2f} ({row['null_modularity']:.2f})",
+            f"{row['matched_share']:.0%} ({row['null_matched_share']:.0%})" if above else "",
+            f"{row['median_correlation']:.2f} ({row['null_correlation']:.2f})" if above else "",
+            f"{row['mean_captured']:.0%} ({row['null_captured']:.0%}; as drawn {row['drawn_captured']:.0%})",
+            f"{row['neighbour_share']:.0%} ({row['null_neighbour_share']:.0%})",
+        )
+    table.caption = (
+        "pairs: features that fire together. modules: how many, and their share of features. same direction, "
+        "correlation: best matches in the next layer, share with a like direction and median. axes hold: share of a "
+        "direction within the top singular vectors. neighbour: features without a label that list genes as one with it."
+    )
+    console.print(table)
+    for row in found.dependency_overlap.to_dict("records"):
+        console.print(
+            f"L{row['source_layer']} to L{row['target_layer']}: {row['n_both']:,} of {row['n_edges']:,} edges join "
+            f"features that fire together ({row['expected_matched']:,.0f} by chance at equal firing rates)",
+            highlight=False,
+        )

@@ -38,9 +38,10 @@ INPUTS = {
     "edges": ("cells", "trace"),
     "findings": ("cells", "annotate", "trace", "edges"),
     "atlas": ("annotate", "trace", "edges", "findings"),
+    "structure": ("cells", "train", "annotate"),
 }
-"""Stages whose artifacts a stage reads."""
-SECTIONS = {"cells": ("model", "cells")}
+"""Stages whose artifacts a stage reads. `structure` is no stage, but asked of a run with flags of its own."""
+SECTIONS: dict[str, tuple[str, ...]] = {"cells": ("model", "cells"), "structure": ()}
 """Settings that decide a stage's artifact, where they are not the section of its name alone."""
 RUN_FILE = "run.json"
 MANIFEST = "manifest.json"

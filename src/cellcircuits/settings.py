@@ -158,6 +158,13 @@ class AnnotateSettings:
     """Largest Benjamini-Hochberg q of an annotation."""
     max_cells: int = 0
     """Cells used; 0: all."""
+    associate: list[str] = field(default_factory=list)
+    """obs columns (cell type, donor, batch, ...) with whose labels every feature is associated; empty:
+    `cells.stratify_by` and "cell_type", where the cells have them."""
+    associate_cells: int = 5000
+    """Cells in which it is, drawn at random; 0: all. Memory is up to 8 bytes per cell, feature and layer."""
+    min_label_cells: int = 10
+    """Fewest cells of a label that is tested."""
     null_draws: int = 200
     """Random gene lists per layer with which the false annotation rate is measured."""
     redundant_share: float = 0.5
@@ -173,9 +180,9 @@ class AnnotateSettings:
         _check_ranges(self, *PROBABILITY, "max_q", "redundant_share")
         _check_ranges(self, 3, inf, "top_genes")
         _check_ranges(self, 1, inf, "min_firings", "min_term_genes", "max_term_genes", "min_overlap", "null_draws")
-        _check_ranges(self, 2, inf, "degree_bin_genes")
+        _check_ranges(self, 2, inf, "degree_bin_genes", "min_label_cells")
         _check_ranges(self, 20, inf, "network_draws")
-        _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "seed")
+        _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "associate_cells", "seed")
 
 
 @dataclass(frozen=True)
@@ -333,6 +340,54 @@ class AtlasSettings:
 
     title: str = "Circuits of a single-cell foundation model"
     """Heading of the site."""
+
+
+@dataclass(frozen=True)
+class StructureSettings:
+    """How features hang together (`cellcircuits structure`); not part of a run's settings."""
+
+    max_cells: int = 1000
+    """Cells looked at, drawn at random; 0: all."""
+    min_together: int = 50
+    """Fewest positions at which two features fire together."""
+    min_pmi: float = 2.0
+    """Least pointwise mutual information of a pair, in bits."""
+    resolution: float = 1.0
+    """Resolution of the Leiden partition: higher gives more modules."""
+    min_module: int = 3
+    """Fewest features of a module."""
+    rewirings: int = 3
+    """Rewired graphs with which the modularity is compared; 0: none."""
+    min_cosine: float = 0.7
+    """Cosine of decoder directions from which a feature counts as found again in the next layer."""
+    svd_axes: int = 50
+    """Top right-singular vectors of a layer's activations."""
+    svd_positions: int = 50_000
+    """Gene positions, at random, from which they are computed."""
+    min_axis_cosine: float = 0.5
+    """|Cosine| from which a feature counts as aligned with one of them."""
+    min_jaccard: float = 0.15
+    """Jaccard index of top genes from which a labelled feature counts as a neighbour."""
+    null_draws: int = 1000
+    """Random directions, or gene lists, behind each chance baseline."""
+    null_features: int = 200
+    """Features, at random, whose correlations are measured again over permuted positions."""
+    perturbations: str = ""
+    """AnnData file (.h5ad) of a perturbation screen, with raw counts; empty: none."""
+    perturbation_column: str = "perturbation"
+    """Its obs column with the perturbed gene."""
+    control_label: str = "control"
+    """Label of that column for control cells."""
+    min_perturbed_cells: int = 10
+    """Fewest cells of a perturbation that is tested."""
+    seed: int = 0
+    """Seed of every draw."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, *PROBABILITY, "min_cosine", "min_axis_cosine", "min_jaccard")
+        _check_ranges(self, 1, inf, "min_together", "svd_axes", "null_draws", "null_features")
+        _check_ranges(self, 2, inf, "min_module", "svd_positions", "min_perturbed_cells")
+        _check_ranges(self, 0, inf, "max_cells", "min_pmi", "resolution", "rewirings", "seed")
 
 
 @dataclass(frozen=True)

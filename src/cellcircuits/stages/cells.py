@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anndata as ad
 
-from cellcircuits.errors import DataError, ModelError
+from cellcircuits.errors import DataError
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run, file_hash
+from cellcircuits.run_model import load_checked_model
+from cellcircuits.run_model import run_model as run_model
 from cellcircuits.selection import select_cells
-from cellcircuits.settings import CellsSettings, ModelSettings
+from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import save_tokens
-
-if TYPE_CHECKING:
-    from cellcircuits.models.base import Model
 
 
 def cells_stage(run: Run, progress: Progress) -> None:
@@ -45,32 +42,6 @@ def cells_stage(run: Run, progress: Progress) -> None:
     with run.writing("cells", **record) as folder:
         save_tokens(tokens, folder)
         (folder / "coverage.json").write_text(json.dumps(tokens.info, indent=2) + "\n", encoding="utf-8")
-
-
-@lru_cache(maxsize=2)
-def load_checked_model(settings: ModelSettings) -> Model:
-    """The model of a run, loaded once per process."""
-    from cellcircuits.models import load_model
-
-    return load_model(settings.family, settings.path, dictionaries=settings.dictionaries, device=settings.device)
-
-
-def run_model(run: Run) -> Model:
-    """The model of a run, refused if its weights changed since the cells were made.
-
-    Raises
-    ------
-    ModelError
-        If the checkpoint is another one now.
-    """
-    model = load_checked_model(run.settings.model)
-    record = (run.manifest("cells") or {"record": {}})["record"]
-    if record.get("model_fingerprint") != model.fingerprint():
-        raise ModelError(
-            f"The weights at {run.settings.model.path} are not those with which {run.folder} was begun. "
-            "Restore them or start a new run."
-        )
-    return model
 
 
 def read_cells(settings: CellsSettings) -> ad.AnnData:

@@ -30,9 +30,9 @@ from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan,
 from cellcircuits.planning import control_plan, make_plan, random_weights_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, Run
+from cellcircuits.run_model import run_model
 from cellcircuits.sae import TopKSAE, check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
-from cellcircuits.stages.cells import run_model
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import make_table, read_table, write_table
 from cellcircuits.tokens import Tokens, load_tokens

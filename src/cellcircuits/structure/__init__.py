@@ -1,0 +1,1 @@
+"""How the features of a layer, and of layers, hang together: one question per file, tables in and tables out."""
