@@ -20,7 +20,7 @@ from cellcircuits.activations import stream_activations
 from cellcircuits.annotation import Annotator
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens
@@ -39,7 +39,7 @@ class FiringSums:
 
 
 def count_firings(
-    model: Model, tokens: Tokens, saes: dict[int, TopKSAE], batch_cells: int, report=lambda n_cells: None
+    model: Model, tokens: Tokens, saes: dict[int, SparseAutoencoder], batch_cells: int, report=lambda n_cells: None
 ) -> dict[int, FiringSums]:
     """Firings of every feature on every gene, from one pass over the model and sparse sums."""
     n_tokens = len(tokens.gene_ids)

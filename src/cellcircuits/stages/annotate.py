@@ -19,7 +19,7 @@ from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, network_path, read_gmt
 from cellcircuits.run import Run, file_hash
-from cellcircuits.sae import TopKSAE, load_saes
+from cellcircuits.sae import SparseAutoencoder, load_saes
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.stages.cells import run_model
 from cellcircuits.stages.train import load_baseline
@@ -69,7 +69,7 @@ def _named(
     tokens: Tokens,
     progress: Progress,
     model: Model,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     what: str = "",
 ) -> tuple[Tables, dict[str, Any]]:
     """Tables of all features of a model, and {L00: what is counted of its features}."""

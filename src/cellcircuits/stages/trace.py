@@ -30,7 +30,7 @@ from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan,
 from cellcircuits.planning import control_plan, make_plan, random_weights_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, Run
-from cellcircuits.sae import TopKSAE, check_saes, load_saes
+from cellcircuits.sae import SparseAutoencoder, check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
 from cellcircuits.stages.cells import run_model
 from cellcircuits.stages.train import load_baseline
@@ -201,7 +201,7 @@ class _Opened(NamedTuple):
 
     model: Model
     tokens: Tokens
-    saes: dict[int, TopKSAE]
+    saes: dict[int, SparseAutoencoder]
 
 
 _opening = Lock()
