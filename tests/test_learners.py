@@ -230,6 +230,15 @@ def test_seeds_share_one_pass_over_the_model(model, tokens, monkeypatch):
 # ------------------------------------------------------------------------------------------------ stopping and going on
 
 
+def test_few_active_features_are_resumed_too(tmp_path, model, tokens):
+    """TopK where only the rows of active features are gathered."""
+    settings = replace(QUICK, k=2)
+    with pytest.raises(Stop):
+        fit_seeds(model, tokens, [0, 2], settings, stop_after(12), tmp_path / "model.pt")
+    resumed = fit_seeds(model, tokens, [0, 2], settings, checkpoint=tmp_path / "model.pt")
+    assert bits(resumed[0]) == bits(fit_saes(model, tokens, [0, 2], settings))
+
+
 @pytest.mark.parametrize("n_steps", [1, 5, 12, 17])
 def test_a_training_that_was_stopped_gives_the_same_bits(tmp_path, model, tokens, architecture, n_steps):
     settings = replace(QUICK, architecture=architecture, n_seeds=2, dead_after_positions=100)

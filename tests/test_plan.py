@@ -189,9 +189,21 @@ def test_training_costs_what_is_counted(model, tokens):
     sections = {"expansion": 2, "k": 4, "layers": [0, 3], "epochs": 2, "model_batch": 1, "held_out": 0.01}
     settings = settings_from_dict({"train": sections | {"batch_positions": 32, "buffer_positions": 64}}).train
     counted = operations(lambda: fit_saes(model, tokens, [0, 3], settings))
+    # rows that are gathered and added up are no products that can be counted: 6 of 8 d k
+    counted += 6 * SHAPE.d_model * 4 * 2 * 2 * sum(LENGTHS)
     planned = costs(train=sections)["train"]
     assert planned.operations == pytest.approx(counted, rel=0.04)
     assert planned.passes == 12
+
+
+def test_dense_training_costs_what_is_counted(model, tokens):
+    """Too many active features for gathering."""
+    sections = {"expansion": 2, "k": 5, "layers": [0, 3], "epochs": 2, "model_batch": 1, "held_out": 0.01}
+    settings = settings_from_dict({"train": sections | {"batch_positions": 32, "buffer_positions": 64}}).train
+    counted = operations(lambda: fit_saes(model, tokens, [0, 3], settings))
+    dense = costs(train=sections)["train"].operations
+    assert dense == pytest.approx(counted, rel=0.04)
+    assert costs(train=sections | {"k": 4}, model={"device": "cuda"})["train"].operations == dense
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka", "jumprelu"])
@@ -211,6 +223,7 @@ def test_several_seeds_cost_what_is_counted(model, tokens):
         {"train": sections | {"n_seeds": 3, "batch_positions": 32, "buffer_positions": 64}}
     ).train
     counted = operations(lambda: fit_seeds(model, tokens, [0, 3], settings))
+    counted += 6 * SHAPE.d_model * 4 * 2 * 2 * 3 * sum(LENGTHS)
     one, three = costs(train=sections)["train"], costs(train=sections | {"n_seeds": 3})["train"]
     assert three.operations == pytest.approx(counted, rel=0.04)
     assert three.passes == one.passes == 12

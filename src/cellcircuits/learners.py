@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cellcircuits import sparse_products
 from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.settings import TrainSettings
@@ -114,6 +115,7 @@ class TopKLearner(Learner):
         sae = TopKSAE(d_model, settings.expansion * d_model, settings.k)
         sae.b_in = sae.b_dec  # one parameter, as in SAELens: what is subtracted is what is added back
         super().__init__(sae, sae.n_features, settings, device)
+        self.gathers = sparse_products.pays(sae.n_features, sae.k, device)
 
     @torch.no_grad()
     def begin(self, activations: torch.Tensor, directions: torch.Tensor) -> None:
@@ -126,14 +128,12 @@ class TopKLearner(Learner):
         """Squared error relative to the variance, and the auxiliary loss of dead features."""
         sae = self.module
         with self.autocast():
-            pre = sae.pre_activations(hidden)
-            values, indices = pre.topk(sae.k, dim=-1, sorted=False)
-            code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
-            error = hidden - (code @ sae.W_dec + sae.b_dec)
+            decoded, values, indices = _gathered(sae, hidden) if self.gathers else _dense(sae, hidden)
+            error = hidden - (decoded + sae.b_dec)
             loss = error.square().sum(-1).mean() / _variance(hidden)
             dead = self.dead()
             if dead.any():
-                loss = loss + self.settings.auxiliary_weight * _auxiliary_loss(sae, pre, error.detach(), dead)
+                loss = loss + self.settings.auxiliary_weight * _auxiliary_loss(sae, hidden, error.detach(), dead)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         with torch.no_grad():
@@ -142,21 +142,39 @@ class TopKLearner(Learner):
                 gradient -= (gradient * rows).sum(dim=1, keepdim=True) * rows
             self.optimiser.step()
             rows.div_(rows.norm(dim=1, keepdim=True))
-            self.count_silence((code > 0).any(dim=0), len(hidden))
+            fired = torch.zeros_like(self.silent_for, dtype=torch.bool)
+            fired[indices[values > 0]] = True
+            self.count_silence(fired, len(hidden))
 
     def finished(self) -> SparseAutoencoder:
         """The module itself: nothing has to be folded."""
         return self.module.eval().requires_grad_(False)
 
 
+Products = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Reconstruction without its bias, and values and indices of the k largest pre-activations."""
+
+
+def _dense(sae: TopKSAE, hidden: torch.Tensor) -> Products:
+    pre = sae.pre_activations(hidden)
+    values, indices = pre.topk(sae.k, dim=-1, sorted=False)
+    code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
+    return code @ sae.W_dec, values, indices
+
+
+def _gathered(sae: TopKSAE, hidden: torch.Tensor) -> Products:
+    values, indices = sparse_products.encode(hidden, sae.W_enc, sae.b_enc, sae.b_in, sae.k)
+    return sparse_products.decode(values.relu(), indices, sae.W_dec), values, indices
+
+
 def _variance(values: torch.Tensor) -> torch.Tensor:
     return (values - values.mean(dim=0)).square().sum(-1).mean().clamp(min=1e-12)
 
 
-def _auxiliary_loss(sae: TopKSAE, pre: torch.Tensor, error: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
+def _auxiliary_loss(sae: TopKSAE, hidden: torch.Tensor, error: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
     """Share of the error's variance that the dead features, made to fire, leave unexplained."""
-    k = min(sae.d_model // 2, int(dead.sum()))
-    values, indices = pre.masked_fill(~dead, -torch.inf).topk(k, dim=-1, sorted=False)
+    pre = (hidden - sae.b_in) @ sae.W_enc[:, dead] + sae.b_enc[dead]
+    values, indices = pre.topk(min(sae.d_model // 2, pre.shape[1]), dim=-1, sorted=False)
     # not cut at 0: a feature whose pre-activation is negative everywhere would get no gradient and stay dead
     code = torch.zeros_like(pre).scatter(-1, indices, values)
-    return (error - code @ sae.W_dec).square().sum(-1).mean() / _variance(error)
+    return (error - code @ sae.W_dec[dead]).square().sum(-1).mean() / _variance(error)

@@ -1,8 +1,9 @@
 """What a run will cost: passes, arithmetic, memory and disk, before anything starts.
 
 Arithmetic counts a multiplication and an addition as two operations. An autoencoder of F features costs 12 d F per
-training position, a Matryoshka one, whose inner dictionaries are decoded too, 15 d F. What a trace costs is in
-`trace_cost`.
+training position, a Matryoshka one, whose inner dictionaries are decoded too, 15 d F; a TopK one with few of its
+features active 2 d F + 8 d k on a CPU (and where model.device is "auto"), where products with zeros are left out. What
+a trace costs is in `trace_cost`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
-from cellcircuits.settings import FINAL_BATCH, Settings
+from cellcircuits.settings import FINAL_BATCH, SPARSE_FEATURES_PER_ACTIVE, Settings
 from cellcircuits.trace_cost import StageCost, trace_costs
 from cellcircuits.trace_memory import block_numbers, process_bytes
 from cellcircuits.trace_work import block_operations, sae_layers
@@ -69,8 +70,7 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
     depth = max(layers) + 1
     forward = depth * block_operations(shape, fitted) * train.epochs
-    per_weight = 15.0 if train.architecture == "matryoshka" else 12.0
-    learning = per_weight * shape.d_model * n_features * len(layers) * fitted.sum() * train.epochs
+    learning = _step_operations(settings, shape.d_model) * len(layers) * fitted.sum() * train.epochs
     batch = float(fitted.max()) * train.model_batch
     # a batch of cells fills the buffer, so it may hold a batch more than asked for
     buffer = BYTES * min(train.buffer_positions + batch, fitted.sum() * train.epochs) * shape.d_model * len(layers)
@@ -84,6 +84,15 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     disk = (n_kept + 3 * n_trained) * sae_bytes
     passes = n_models * len(fitted) * train.epochs
     return StageCost("train", passes, n_models * forward + n_trained * learning, memory, disk)
+
+
+def _step_operations(settings: Settings, width: int) -> float:
+    """Operations of a training step per position and autoencoder."""
+    train, n_features = settings.train, settings.train.expansion * width
+    few = n_features >= SPARSE_FEATURES_PER_ACTIVE * train.k and not settings.model.device.startswith("cuda")
+    if train.architecture == "topk" and few:
+        return width * (2.0 * n_features + 8.0 * train.k)
+    return (15.0 if train.architecture == "matryoshka" else 12.0) * width * n_features
 
 
 def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:

@@ -25,6 +25,8 @@ FROZEN_READS_PER_COPY = 32
 """A frozen batch holds only changed positions: at most batch_size times this many."""
 FINAL_BATCH = 4
 """Cells per pass in which reconstructions are put into the model: the states of all layers are held."""
+SPARSE_FEATURES_PER_ACTIVE = 16
+"""TopK training on a CPU gathers the rows of active features where there are this many features per active one."""
 FEW_CHANGED = 0.2
 """Up to this share of changed positions, attention is brought up to date instead of computed anew."""
 
