@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from cellcircuits.autoencoders import CONFIG_FILE, WEIGHTS_FILE
 from cellcircuits.export import ENDINGS
 from cellcircuits.findings.consensus import Consensus
 from cellcircuits.formats import FORMAT_VERSION
@@ -15,7 +16,6 @@ from cellcircuits.moments import GENE_STATISTICS, STATISTICS
 from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.report import readable_bytes
 from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
-from cellcircuits.sae import CONFIG_FILE, WEIGHTS_FILE
 from cellcircuits.settings import read_settings
 from cellcircuits.tables import TABLES
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 ARTIFACTS, CONDITIONS = ROOT / "docs" / "artifacts.md", ROOT / "docs" / "published-conditions.md"
 
 ROWS = {
+    "quality": "One row per layer with an autoencoder. What each number means: [features.md](features.md).",
     "edges": "One row per edge: all tested pairs that pass the rule, without a cut.",
     "features": "One row per feature of every layer.",
     "feature_genes": "One row per feature and top gene.",
@@ -78,7 +79,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
     "train": [
         (f"L*/{CONFIG_FILE}", "Configuration of the layer's autoencoder, as SAELens writes it."),
         (f"L*/{WEIGHTS_FILE}", "Its weights, as SAELens writes them."),
-        ("quality.json", "Quality of every layer's autoencoder on held-out cells, {L00: {...}}."),
+        ("quality.parquet", "Table `quality`: every layer's autoencoder on held-out cells, beside its baselines."),
     ],
     "annotate": [
         ("features.parquet", "Table `features`."),
@@ -180,18 +181,19 @@ Keys of `coverage.json`: `genes` (columns of the matrix), `genes_detected` (with
 `{WEIGHTS_FILE}`: `W_enc` (d_in, d_sae), `b_enc` (d_sae), `W_dec` (d_sae, d_in), `b_dec` (d_in), float32. The rows of
 `W_dec` have unit norm in autoencoders trained here.
 
-`{CONFIG_FILE}`: `architecture` ("topk"), `d_in` (width of the model), `d_sae` (features), `k` (active features per
-position), `dtype`, `device`, `apply_b_dec_to_input` (whether `b_dec` is subtracted before encoding),
-`normalize_activations`, `reshape_activations`, `rescale_acts_by_decoder_norm`, and `metadata`: `model_name`,
-`model_fingerprint` (sha256 of the model's weights), `hook_name`, `layer` (0-based block output), `input_mode`; in those
-of Kendiukhov 2026 also `source`.
+`{CONFIG_FILE}`: `architecture` ("topk", or "jumprelu" with a `threshold` (d_sae) among the weights), `d_in` (width of
+the model), `d_sae` (features), `k` (active features per position) and `rescale_acts_by_decoder_norm` (both topk only),
+`dtype`, `device`, `apply_b_dec_to_input` (whether `b_dec` is subtracted before encoding), `normalize_activations`,
+`reshape_activations`, and `metadata`: `model_name`, `model_fingerprint` (sha256 of the model's weights), `hook_name`,
+`layer` (0-based block output), `input_mode`, `trained_as` (train.architecture); in those taken over from other formats
+also `source`.
 
-`quality.json`: `variance_explained` (1 - squared error / variance, over held-out gene positions), `l0` (mean active
-features per position), `dead_share` (features that fire nowhere in the held-out cells), `n_positions`.
+With `train.n_seeds` above 1, `sae/seed_1/L*`, `sae/seed_2/L*` ... hold the autoencoders of the other seeds, which only
+tell how stable features are. With `train.random_weights`, `sae/random_weights/L*` hold autoencoders of the same
+settings, trained on the same cells and on the same model with the entries of every weight tensor permuted
+(`train.seed`).
 
-With `train.random_weights`, `sae/random_weights/L*` hold autoencoders of the same settings, trained on the same cells
-and on the same model with the entries of every weight tensor permuted (`train.seed`); their quality stands in
-`quality.json` under `random_weights`, {{L00: {{...}}}}.
+While training is under way, `.train.parts/` holds its last state; it is removed at the end.
 """,
     "annotate": """
 `summary.json`: `n_features`, `n_alive` (fire at least once), `n_with_gene_list` (have a top gene), `n_annotated` (have

@@ -8,8 +8,10 @@ import torch
 
 from cellcircuits.activations import stream_activations
 from cellcircuits.errors import ModelError
-from cellcircuits.fit import _Layer, _new_layer, _step, fit_saes, measure_quality, split_cells
+from cellcircuits.fit import fit_saes, split_cells
+from cellcircuits.learners import Learner, make_learner
 from cellcircuits.models.toy import ToyModel
+from cellcircuits.quality import measure_quality
 from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import CellsSettings, TrainSettings
 
@@ -92,7 +94,7 @@ def test_reported_work_adds_up_to_one(model, tokens):
 @pytest.mark.parametrize("batch_positions", [64, 127, 10_000])
 def test_no_batch_is_much_smaller_than_another(model, tokens, monkeypatch, batch_positions):
     sizes = []
-    monkeypatch.setattr("cellcircuits.fit._step", lambda state, hidden, settings: sizes.append(len(hidden)))
+    monkeypatch.setattr("cellcircuits.learners.TopKLearner.step", lambda self, hidden, share: sizes.append(len(hidden)))
     changes = {"epochs": 1, "batch_positions": batch_positions, "buffer_positions": 10_000}
     fit_saes(model, tokens, [0], TrainSettings(**vars(QUICK) | changes))
     assert sum(sizes) == tokens.n_positions
@@ -144,11 +146,19 @@ def test_exact_autoencoders_explain_their_own_features(model, tokens):
     assert measure_quality(positive, tokens, {0: sae}, 16)[0].variance_explained == pytest.approx(1)
 
 
-def dead_layer(settings: TrainSettings, hidden: torch.Tensor) -> _Layer:
+def begun(settings: TrainSettings, hidden: torch.Tensor) -> Learner:
+    """An autoencoder in training, with its first weights."""
+    learner = make_learner(hidden.shape[1], settings, torch.device("cpu"))
+    directions = torch.randn(len(learner.silent_for), hidden.shape[1], generator=torch.Generator().manual_seed(0))
+    learner.begin(hidden, directions / directions.norm(dim=1, keepdim=True))
+    return learner
+
+
+def dead_layer(settings: TrainSettings, hidden: torch.Tensor) -> Learner:
     """An autoencoder whose features 4 to 7 never win, on data with more directions than the others have."""
-    state = _new_layer(hidden, settings, torch.Generator().manual_seed(0))
+    state = begun(settings, hidden)
     with torch.no_grad():
-        state.sae.b_enc[4:] = -5
+        state.module.b_enc[4:] = -5
     return state
 
 
@@ -163,22 +173,22 @@ def test_the_auxiliary_loss_revives_dead_features(auxiliary_weight, revived):
         expansion=2, k=1, learning_rate=0.02, auxiliary_weight=auxiliary_weight, dead_after_positions=600
     )
     state = dead_layer(settings, hidden)
-    fired_before = (state.sae.encode(hidden).dense(8) > 0).any(dim=0)
+    fired_before = (state.module.encode(hidden).dense(8) > 0).any(dim=0)
     assert not fired_before[4:].any()
     for _ in range(300):
-        _step(state, hidden, settings)
-    fired = (state.sae.encode(hidden).dense(8) > 0).any(dim=0)
+        state.step(hidden, 0.0)
+    fired = (state.module.encode(hidden).dense(8) > 0).any(dim=0)
     assert bool(fired[4:].any()) is revived
 
 
 def test_silent_positions_are_counted():
     hidden = torch.ones(10, 4)
-    state = _new_layer(hidden, TrainSettings(expansion=2, k=1), torch.Generator().manual_seed(0))
+    state = begun(TrainSettings(expansion=2, k=1, learning_rate=0.0), hidden)
     with torch.no_grad():
-        state.sae.b_enc[:] = -5
-        state.sae.b_enc[3] = 5
+        state.module.b_enc[:] = -5
+        state.module.b_enc[3] = 5
     for _ in range(2):
-        _step(state, hidden, TrainSettings(learning_rate=0.0))
+        state.step(hidden, 0.0)
     assert state.silent_for.tolist() == [20, 20, 20, 0, 20, 20, 20, 20]
 
 

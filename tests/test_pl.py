@@ -73,11 +73,11 @@ def test_the_heat_map_is_the_table(toy_run):
 
 def test_quality_is_that_of_the_run(toy_run):
     ax = rendered(cc.pl.quality(toy_run, values=["variance_explained", "l0"]))
-    quality = toy_run.manifest("train")["record"]["quality"]
+    quality = toy_run.quality
     lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
     assert lines == {
-        "variance explained": [layer["variance_explained"] for layer in quality.values()],
-        "l0": [layer["l0"] for layer in quality.values()],
+        "variance explained": quality["variance_explained"].tolist(),
+        "l0": quality["l0"].tolist(),
     }
     with pytest.raises(DataError, match="no 'beauty'"):
         cc.pl.quality(toy_run, values=["beauty"])

@@ -16,12 +16,13 @@ import cellcircuits as cc
 from cellcircuits.catalogue import count_firings
 from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
-from cellcircuits.fit import fit_saes
+from cellcircuits.fit import fit_saes, fit_seeds
 from cellcircuits.model_shape import PUBLISHED_SHAPES, ModelShape, model_shape
 from cellcircuits.models.encoder import EncoderBlock
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.moments import save_moments
 from cellcircuits.plan import cell_lengths, estimate, matmul_rate
+from cellcircuits.quality import measure_quality
 from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import TraceSettings, settings_from_dict
 from cellcircuits.tokens import Tokens
@@ -188,9 +189,58 @@ def test_training_costs_what_is_counted(model, tokens):
     sections = {"expansion": 2, "k": 4, "layers": [0, 3], "epochs": 2, "model_batch": 1, "held_out": 0.01}
     settings = settings_from_dict({"train": sections | {"batch_positions": 32, "buffer_positions": 64}}).train
     counted = operations(lambda: fit_saes(model, tokens, [0, 3], settings))
+    # rows that are gathered and added up are no products that can be counted: 6 of 8 d k
+    counted += 6 * SHAPE.d_model * 4 * 2 * 2 * sum(LENGTHS)
     planned = costs(train=sections)["train"]
     assert planned.operations == pytest.approx(counted, rel=0.04)
     assert planned.passes == 12
+
+
+def test_dense_training_costs_what_is_counted(model, tokens):
+    """Too many active features for gathering."""
+    sections = {"expansion": 2, "k": 5, "layers": [0, 3], "epochs": 2, "model_batch": 1, "held_out": 0.01}
+    settings = settings_from_dict({"train": sections | {"batch_positions": 32, "buffer_positions": 64}}).train
+    counted = operations(lambda: fit_saes(model, tokens, [0, 3], settings))
+    dense = costs(train=sections)["train"].operations
+    assert dense == pytest.approx(counted, rel=0.04)
+    assert costs(train=sections | {"k": 4}, model={"device": "cuda"})["train"].operations == dense
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka", "jumprelu"])
+def test_the_training_of_saelens_costs_what_is_counted(model, tokens, architecture):
+    pytest.importorskip("sae_lens", reason="sae-lens is not installed (the extra `train`)")
+    sections = {"architecture": architecture, "expansion": 2, "k": 4, "layers": [0, 3], "model_batch": 1, "epochs": 1}
+    sections |= {"held_out": 0.01, "dead_after_positions": 10**9}
+    settings = settings_from_dict({"train": sections | {"batch_positions": 32, "buffer_positions": 64}}).train
+    # once, so that the starting thresholds of JumpReLU do not count
+    counted = operations(lambda: fit_saes(model, tokens, [0, 3], settings))
+    assert costs(train=sections)["train"].operations == pytest.approx(counted, rel=0.06)
+
+
+def test_several_seeds_cost_what_is_counted(model, tokens):
+    sections = {"expansion": 2, "k": 4, "layers": [0, 3], "epochs": 2, "model_batch": 1, "held_out": 0.01}
+    settings = settings_from_dict(
+        {"train": sections | {"n_seeds": 3, "batch_positions": 32, "buffer_positions": 64}}
+    ).train
+    counted = operations(lambda: fit_seeds(model, tokens, [0, 3], settings))
+    counted += 6 * SHAPE.d_model * 4 * 2 * 2 * 3 * sum(LENGTHS)
+    one, three = costs(train=sections)["train"], costs(train=sections | {"n_seeds": 3})["train"]
+    assert three.operations == pytest.approx(counted, rel=0.04)
+    assert three.passes == one.passes == 12
+    assert three.disk_bytes == 3 * one.disk_bytes and three.memory_bytes > one.memory_bytes
+
+
+@pytest.mark.parametrize("quality_cells", [0, 2, 50])
+def test_quality_costs_what_is_counted(model, tokens, monkeypatch, quality_cells):
+    """Of 6 cells 5 are held out; the plan does not count padding, so there is none."""
+    monkeypatch.setattr("cellcircuits.quality.FINAL_BATCH", 1)
+    saes = {layer: rarely_active() for layer in (0, 2)}
+    held_out = tokens.take(np.arange(1, 6))
+    counted = operations(lambda: measure_quality(model, held_out, saes, 1, quality_cells))
+    sections = {"expansion": 2, "k": 6, "layers": [0, 2], "quality_cells": quality_cells, "held_out": 0.9}
+    planned = costs(train=sections)["train quality"]
+    assert planned.operations == pytest.approx(counted, rel=0.03)
+    assert planned.passes == 5 + 5 * min(quality_cells, 5)
 
 
 def test_taking_over_autoencoders_costs_no_passes():

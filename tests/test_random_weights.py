@@ -15,12 +15,13 @@ import pytest
 import cellcircuits as cc
 from cellcircuits.catalogue import count_firings
 from cellcircuits.errors import ModelError, SettingsError
-from cellcircuits.fit import fit_saes, measure_quality, split_cells
+from cellcircuits.fit import fit_saes, split_cells
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.randomized import randomized
 from cellcircuits.moments import load_moments, trace_files
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress
+from cellcircuits.quality import measure_quality
 from cellcircuits.run import create_run
 from cellcircuits.settings import settings_from_dict
 from cellcircuits.stages import trace, train
@@ -86,12 +87,13 @@ def test_the_baseline_is_trained_like_the_others_on_the_random_model(run, random
     for layer, sae in directly.items():
         assert all((baseline[layer].state_dict()[name] == value).all() for name, value in sae.state_dict().items())
         assert not (saes[layer].W_dec == sae.W_dec).any()
-    quality = json.loads((run.path("train") / "quality.json").read_text())
-    assert list(quality) == ["L00", "L01", "L02", "L03", RANDOM_WEIGHTS]
-    found = measure_quality(random_model, run.cells.take(held_out), directly, 32)
-    for layer, expected in found.items():
-        assert quality[RANDOM_WEIGHTS][f"L{layer:02d}"] == pytest.approx(vars(expected))
-    assert quality["L01"] != quality[RANDOM_WEIGHTS]["L01"]
+    assert list(run.quality["layer"]) == [0, 1, 2, 3]
+    found = measure_quality(random_model, run.cells.take(held_out), directly, 32, final_cells=16)
+    for (layer, expected), row in zip(found.items(), run.quality.to_dict("records"), strict=True):
+        assert row["layer"] == layer
+        for name in ("variance_explained", "final_state_recovered", "l0", "dead_share"):
+            assert row[f"{RANDOM_WEIGHTS}_{name}"] == pytest.approx(getattr(expected, name))
+        assert row["variance_explained"] != row[f"{RANDOM_WEIGHTS}_variance_explained"]
 
 
 def test_the_baseline_belongs_to_the_random_model(run, random_model):
@@ -340,14 +342,13 @@ def test_the_summary_shows_the_random_model_beside_the_trained(run):
         run_pipeline(run, Progress(), until="findings")
     opened = cc.open_run(run.folder)
     numbers = summarise(opened)
-    record = opened.manifest("train")["record"]
     for name, key, form in (
         ("variance explained", "variance_explained", ".2f"),
         ("dead features", "dead_share", ".1%"),
     ):
         first, second = numbers["Autoencoders, on held-out cells"][name].split("; random weights: ")
-        for text, quality in ((first, record["quality"]), (second, record[RANDOM_WEIGHTS]["quality"])):
-            assert text.startswith(format(np.median([layer[key] for layer in quality.values()]), form))
+        for text, column in ((first, key), (second, f"{RANDOM_WEIGHTS}_{key}")):
+            assert text.startswith(format(opened.quality[column].median(), form))
     assert numbers["Annotation"]["the same on random weights"].endswith("% with an enriched gene set")
     row = opened.controls.set_index("direction").loc[RANDOM_WEIGHTS]
     text = numbers["Edges"]["features of the model with random weights (exact)"]

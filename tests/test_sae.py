@@ -194,14 +194,17 @@ def test_saelens_reads_what_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "jumprelu"}, r"holds a 'jumprelu' autoencoder; this version reads TopK ones"),
-        ({"architecture": "standard"}, r"holds a 'standard' autoencoder"),
+        (
+            {"architecture": "gated"},
+            r"holds a 'gated' autoencoder; this version reads topk, jumprelu and standard ones",
+        ),
+        ({"architecture": "jumprelu"}, r"1 missing: threshold"),
         ({"normalize_activations": "layer_norm"}, r"normalize_activations = 'layer_norm' is not supported"),
         ({"reshape_activations": "hook_z"}, r"reshape_activations = 'hook_z' is not supported"),
         ({"d_in": 7}, r"misshapen: W_enc \(6, 20\) instead of \(7, 20\)"),
         ({"d_sae": 19}, r"misshapen: W_enc \(6, 20\) instead of \(6, 19\)"),
         ({"k": 21}, r"needs 1 <= k <= features; found k = 21"),
-        ({"k": "4"}, r"d_in, d_sae and k must be whole numbers"),
+        ({"k": "4"}, r"d_in, d_sae, k must be whole numbers"),
     ],
 )
 def test_other_configurations_are_refused(tmp_path, changes, message):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cellcircuits.opened import OpenRun, open_run
     from cellcircuits.published_atlas import PublishedAtlas, read_published_atlas
     from cellcircuits.resources import fetch_reference
-    from cellcircuits.sae import TopKSAE, load_saes
+    from cellcircuits.sae import JumpReLUSAE, SparseAutoencoder, TopKSAE, convert_saes, load_saes
     from cellcircuits.scores import feature_adata, score_cells
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CellCircuitsError": "errors",
+    "JumpReLUSAE": "sae",
     "Model": "models.base",
     "Moments": "moments",
     "OpenRun": "opened",
     "PublishedAtlas": "published_atlas",
     "Settings": "settings",
+    "SparseAutoencoder": "sae",
     "Tokens": "tokens",
     "TopKSAE": "sae",
     "check_model": "models.base",
+    "convert_saes": "sae",
     "demo_cells": "demo_data",
     "edges": "edge_calling",
     "feature_adata": "scores",
@@ -55,14 +58,17 @@ _HOMES = {
 
 __all__ = [
     "CellCircuitsError",
+    "JumpReLUSAE",
     "Model",
     "Moments",
     "OpenRun",
     "PublishedAtlas",
     "Settings",
+    "SparseAutoencoder",
     "Tokens",
     "TopKSAE",
     "check_model",
+    "convert_saes",
     "demo_cells",
     "edges",
     "feature_adata",

@@ -24,7 +24,7 @@ from cellcircuits.errors import ModelError
 from cellcircuits.models.base import Model
 from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.readouts import Layer, measure
-from cellcircuits.sae import SparseCode, TopKSAE
+from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.settings import EVERYWHERE, FROZEN_READS_PER_COPY, TraceSettings
 from cellcircuits.tokens import Tokens
 
@@ -72,7 +72,7 @@ class Tracer:
         that the source does not touch.
     """
 
-    def __init__(self, model: Model, saes: dict[int, TopKSAE], settings: TraceSettings) -> None:
+    def __init__(self, model: Model, saes: dict[int, SparseAutoencoder], settings: TraceSettings) -> None:
         self.model, self.saes, self.settings = model, saes, settings
         self.frozen = settings.context == "frozen"
         self.everywhere = any(name in EVERYWHERE for name in settings.readouts)

@@ -21,7 +21,7 @@ from cellcircuits.annotation import Annotator
 from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens
@@ -69,7 +69,7 @@ class _LayerSums:
 def count_firings(
     model: Model,
     tokens: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     batch_cells: int,
     report=lambda n_cells: None,
     scored: Sequence[int] | np.ndarray = (),

@@ -12,7 +12,7 @@ import torch
 
 from cellcircuits.activations import ActivationBatch, stream_activations
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseCode, TopKSAE
+from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.tokens import Tokens
 
 
@@ -59,7 +59,11 @@ def sparse_codes(code: SparseCode, n_features: int) -> sp.csr_matrix:
 
 @torch.no_grad()
 def stream_codes(
-    model: Model, tokens: Tokens, saes: dict[int, TopKSAE], batch_cells: int, order: Sequence[int] | None = None
+    model: Model,
+    tokens: Tokens,
+    saes: dict[int, SparseAutoencoder],
+    batch_cells: int,
+    order: Sequence[int] | None = None,
 ) -> Iterator[CodeBatch]:
     """Yield the codes of all autoencoders for batches of cells, from one pass over the model.
 

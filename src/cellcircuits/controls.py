@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cellcircuits.moments import OWN
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 
 
 def direction_names(n_random: int, n_matched: int) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def direction_names(n_random: int, n_matched: int) -> tuple[str, ...]:
 
 
 def control_directions(
-    sae: TopKSAE, layer: int, features: np.ndarray, matched: np.ndarray, n_random: int, seed: int
+    sae: SparseAutoencoder, layer: int, features: np.ndarray, matched: np.ndarray, n_random: int, seed: int
 ) -> torch.Tensor:
     """Directions (source, direction, d_model) in the order of `direction_names`, all as long as the source's own.
 

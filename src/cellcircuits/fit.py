@@ -1,39 +1,41 @@
-"""Train one TopK autoencoder per layer, all from one pass over the model.
+"""Train one autoencoder per layer and seed, all from one pass over the model.
 
 1. Cells pass through the model in random order; the activations of every layer go into a buffer (held in memory).
-2. When the buffer is full it is shuffled, and each layer's autoencoder takes its optimiser steps on it.
-3. After each step the gradient's part along a decoder row is removed and the row set to unit norm (Bricken et al.
-   2023); features that stopped firing learn from what the others leave unexplained (Gao et al. 2024, AuxK).
-4. Quality is measured on held-out cells: variance explained, active features per position, dead share.
+2. When the buffer is full it is shuffled, and each autoencoder takes its optimiser steps on it (`learners`).
+3. After a buffer everything that the rest depends on is saved, so that training can be stopped at any time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellcircuits.activations import stream_activations
+from cellcircuits.errors import RunError, SettingsError, listed
+from cellcircuits.learners import Learner, make_learner
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import TrainSettings
 from cellcircuits.tokens import Tokens
 
 Report = Callable[[float], None]
 """Called with the share of the work done since the last call."""
-
-
-@dataclass
-class _Layer:
-    """One autoencoder in training."""
-
-    sae: TopKSAE
-    optimiser: torch.optim.Adam
-    silent_for: torch.Tensor
-    """int64 (feature,): positions seen since the feature fired."""
+Saes = dict[int, SparseAutoencoder]
+"""{layer: autoencoder}."""
+NOT_OF_THE_WEIGHTS = ("checkpoint_seconds", "quality_cells", "saes", "accept_input_mode", "random_weights", "layers")
+"""Settings that a training in progress may go on without."""
 
 
 def split_cells(n_cells: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,149 +45,190 @@ def split_cells(n_cells: int, held_out: float, seed: int) -> tuple[np.ndarray, n
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
+def split_groups(obs: pd.DataFrame, column: str, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same, where all cells of a group (a label of an obs column) are on one side.
+
+    Groups are held out in random order while that brings their share of the cells closer to `held_out`; at least one.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such column, or only one group.
+    """
+    if column not in obs:
+        raise SettingsError(f"train.held_out_by = {column!r} is no column of obs; it has {listed(obs.columns, 12)}.")
+    labels = obs[column].astype(str).to_numpy(dtype=object)
+    names, sizes = np.unique(labels, return_counts=True)
+    if len(names) < 2:
+        raise SettingsError(f"train.held_out_by = {column!r} needs two groups; all cells are {names[0]!r}.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen, held, wanted = [order[0]], int(sizes[order[0]]), held_out * len(labels)
+    for group in order[1:]:
+        if len(chosen) < len(names) - 1 and abs(held + sizes[group] - wanted) < abs(held - wanted):
+            chosen.append(group)
+            held += int(sizes[group])
+    kept_out = np.isin(labels, names[chosen])
+    return np.flatnonzero(~kept_out), np.flatnonzero(kept_out)
+
+
 def fit_saes(
     model: Model, tokens: Tokens, layers: list[int], settings: TrainSettings, report: Report = lambda share: None
-) -> dict[int, TopKSAE]:
-    """Train the autoencoders of `layers` on the gene positions of `tokens`.
+) -> Saes:
+    """Train the autoencoders of `layers` on the gene positions of `tokens`, of the first seed only.
 
     Decoder rows have unit norm. The same seed gives the same weights on one machine.
     """
-    generator = torch.Generator(device="cpu").manual_seed(settings.seed)
-    order = np.random.default_rng(settings.seed)
-    total = settings.epochs * tokens.n_positions
-    training: dict[int, _Layer] = {}
-    seen = 0
-    for buffer in _buffers(model, tokens, layers, settings, order):
+    return fit_seeds(model, tokens, layers, replace(settings, n_seeds=1), report)[0]
+
+
+def fit_seeds(
+    model: Model,
+    tokens: Tokens,
+    layers: list[int],
+    settings: TrainSettings,
+    report: Report = lambda share: None,
+    checkpoint: Path | None = None,
+) -> list[Saes]:
+    """Train the autoencoders of `layers` for each of `n_seeds` seeds, from one pass over the model.
+
+    Seeds differ in first weights and in the order inside of a buffer. The first is the one that a single seed gives.
+    With a file `checkpoint`, training is saved into it now and then, and goes on from it if it is there and was made by
+    the same settings, model and cells; the result has the bits of a training that was never stopped.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint is damaged or cannot be written.
+    """
+    training = _Training(model, tokens, layers, settings)
+    if checkpoint is not None and training.resume(checkpoint):
+        report(training.seen / training.total)
+    saved = monotonic()
+    for n_batches, buffer in _buffers(model, tokens, layers, settings, training.n_batches):
+        training.learn(buffer, report)
+        training.n_batches = n_batches
+        if checkpoint is not None and monotonic() - saved >= settings.checkpoint_seconds:
+            training.save(checkpoint)
+            saved = monotonic()
+    if checkpoint is not None:
+        training.save(checkpoint)
+    return [{layer: learner.finished() for layer, learner in seed.items()} for seed in training.learners]
+
+
+class _Training:
+    """All autoencoders in training, and where in the stream they are."""
+
+    def __init__(self, model: Model, tokens: Tokens, layers: list[int], settings: TrainSettings) -> None:
+        self.model, self.tokens, self.layers, self.settings = model, tokens, layers, settings
+        self.total = settings.epochs * tokens.n_positions
+        self.seen, self.n_batches = 0, 0
+        self.learners: list[dict[int, Learner]] = []
+        self.generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(settings.n_seeds)]
+
+    def learn(self, buffer: dict[int, torch.Tensor], report: Report) -> None:
+        """Take the steps of one buffer {layer: (position, d_model)}."""
+        if not self.learners:
+            self.learners = [self._begin(buffer, generator) for generator in self.generators]
         n_positions = len(next(iter(buffer.values())))
-        if not training:
-            training = {layer: _new_layer(buffer[layer], settings, generator) for layer in layers}
-        shuffled = torch.randperm(n_positions, generator=generator).to(model.device)
+        orders = [torch.randperm(n_positions, generator=g).to(self.model.device) for g in self.generators]
         # batches of about equal size: a last one of a few positions has a variance near 0, and its loss explodes
-        for rows in shuffled.tensor_split(-(-n_positions // settings.batch_positions)):
-            for layer in layers:
-                state = training[layer]
-                for group in state.optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(seen / total, 1)))
-                _step(state, buffer[layer][rows], settings)
-            seen += len(rows)
-            report(len(rows) / total)
-    return {layer: state.sae.eval().requires_grad_(False) for layer, state in training.items()}
+        n_steps = -(-n_positions // self.settings.batch_positions)
+        for step in zip(*(order.tensor_split(n_steps) for order in orders), strict=True):
+            share = min(self.seen / self.total, 1)
+            rate = self.settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * share))
+            for rows, learners in zip(step, self.learners, strict=True):
+                for layer, learner in learners.items():
+                    learner.set_learning_rate(rate)
+                    learner.step(buffer[layer][rows], share)
+            self.seen += len(step[0])
+            report(len(step[0]) / self.total)
+
+    def _begin(self, buffer: dict[int, torch.Tensor], generator: torch.Generator) -> dict[int, Learner]:
+        learners = {}
+        for layer in self.layers:
+            learner = learners[layer] = self._learner()
+            directions = torch.randn(len(learner.silent_for), self.model.d_model, generator=generator)
+            directions = directions.to(self.model.device)
+            learner.begin(buffer[layer], directions / directions.norm(dim=1, keepdim=True))
+        return learners
+
+    def _learner(self) -> Learner:
+        return make_learner(self.model.d_model, self.settings, self.model.device)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides the weights."""
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in NOT_OF_THE_WEIGHTS}
+        content = [settings, self.layers, self.model.fingerprint(), self.tokens.fingerprint(), torch.__version__]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the state to `path`, complete or not at all."""
+        content = {
+            "key": self.key,
+            "seen": self.seen,
+            "n_batches": self.n_batches,
+            "generators": [generator.get_state() for generator in self.generators],
+            "learners": [{layer: learner.state() for layer, learner in seed.items()} for seed in self.learners],
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            raise RunError(f"Cannot save the training in {path}: {error.strerror or error}.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def resume(self, path: Path) -> bool:
+        """Go on from the state in `path`; False if there is none, or it belongs to another training."""
+        content = _read_checkpoint(path) if path.exists() else {}
+        if content.get("key") != self.key:
+            return False
+        self.seen, self.n_batches = content["seen"], content["n_batches"]
+        for generator, state in zip(self.generators, content["generators"], strict=True):
+            generator.set_state(state)
+        for states in content["learners"]:
+            learners = {layer: self._learner() for layer in self.layers}
+            for layer, learner in learners.items():
+                learner.restore(states[layer])
+            self.learners.append(learners)
+        return True
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} is damaged ({reason}). Delete it; the training then begins anew.") from error
 
 
 def _buffers(
-    model: Model, tokens: Tokens, layers: list[int], settings: TrainSettings, order: np.random.Generator
-) -> Iterator[dict[int, torch.Tensor]]:
-    """Full buffers of activations {layer: (position, d_model)}, over all epochs; the last one may be smaller."""
+    model: Model, tokens: Tokens, layers: list[int], settings: TrainSettings, done: int
+) -> Iterator[tuple[int, dict[int, torch.Tensor]]]:
+    """(batches of cells taken, buffer of their activations {layer: (position, d_model)}), over all epochs.
+
+    The last buffer may be smaller. `done` batches are passed over without a pass through the model.
+    """
     parts: list[dict[int, torch.Tensor]] = []
-    held = 0
+    order = np.random.default_rng(settings.seed)
+    held, taken = 0, 0
     for _ in range(settings.epochs):
-        for batch in stream_activations(model, tokens, layers, settings.model_batch, order.permutation(len(tokens))):
+        cells = order.permutation(len(tokens))
+        passed_over = min(max(done - taken, 0), -(-len(cells) // settings.model_batch))
+        taken += passed_over
+        for batch in stream_activations(
+            model, tokens, layers, settings.model_batch, cells[passed_over * settings.model_batch :]
+        ):
             parts.append(batch.layers)
-            held += len(batch.token_ids)
+            held, taken = held + len(batch.token_ids), taken + 1
             if held >= settings.buffer_positions:
-                yield {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+                yield taken, {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
                 parts, held = [], 0
     if parts:
-        yield {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
-
-
-def _new_layer(activations: torch.Tensor, settings: TrainSettings, generator: torch.Generator) -> _Layer:
-    """Random unit decoder rows, the encoder as their transpose, biases at the mean of the first buffer."""
-    d_model = activations.shape[1]
-    sae = TopKSAE(d_model, settings.expansion * d_model, settings.k).to(activations.device)
-    directions = torch.randn(sae.n_features, d_model, generator=generator).to(activations.device)
-    directions /= directions.norm(dim=1, keepdim=True)
-    with torch.no_grad():
-        sae.W_dec.copy_(directions)
-        sae.W_enc.copy_(directions.T)
-        sae.b_dec.copy_(activations.mean(dim=0))
-        sae.b_in.copy_(sae.b_dec)
-    sae.b_in = sae.b_dec  # one parameter, as in SAELens: what is subtracted is what is added back
-    optimiser = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate)
-    return _Layer(sae, optimiser, torch.zeros(sae.n_features, dtype=torch.long, device=activations.device))
-
-
-def _step(state: _Layer, hidden: torch.Tensor, settings: TrainSettings) -> None:
-    """One optimiser step on `hidden` (position, d_model)."""
-    sae = state.sae
-    pre = sae.pre_activations(hidden)
-    values, indices = pre.topk(sae.k, dim=-1, sorted=False)
-    code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
-    error = hidden - (code @ sae.W_dec + sae.b_dec)
-    variance = (hidden - hidden.mean(dim=0)).square().sum(-1).mean()
-    loss = error.square().sum(-1).mean() / variance.clamp(min=1e-12)
-    dead = state.silent_for > settings.dead_after_positions
-    if dead.any():
-        loss = loss + settings.auxiliary_weight * _auxiliary_loss(sae, pre, error.detach(), dead)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    with torch.no_grad():
-        gradient, rows = sae.W_dec.grad, sae.W_dec
-        if gradient is not None:
-            gradient -= (gradient * rows).sum(dim=1, keepdim=True) * rows
-        state.optimiser.step()
-        rows.div_(rows.norm(dim=1, keepdim=True))
-        fired = (code > 0).any(dim=0)
-        state.silent_for += len(hidden)
-        state.silent_for[fired] = 0
-
-
-def _auxiliary_loss(sae: TopKSAE, pre: torch.Tensor, error: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
-    """Share of the error's variance that the dead features, made to fire, leave unexplained."""
-    k = min(sae.d_model // 2, int(dead.sum()))
-    values, indices = pre.masked_fill(~dead, -torch.inf).topk(k, dim=-1, sorted=False)
-    # not cut at 0: a feature whose pre-activation is negative everywhere would get no gradient and stay dead
-    code = torch.zeros_like(pre).scatter(-1, indices, values)
-    variance = (error - error.mean(dim=0)).square().sum(-1).mean()
-    return (error - code @ sae.W_dec).square().sum(-1).mean() / variance.clamp(min=1e-12)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well an autoencoder describes activations it was not trained on."""
-
-    variance_explained: float
-    """1 - sum |h - h'|^2 / sum |h - mean(h)|^2 over held-out gene positions."""
-    l0: float
-    """Mean number of active features per position."""
-    dead_share: float
-    """Share of features that fire at no held-out position."""
-    n_positions: int
-
-
-@torch.no_grad()
-def measure_quality(model: Model, tokens: Tokens, saes: dict[int, TopKSAE], batch_cells: int) -> dict[int, Quality]:
-    """Quality of each layer's autoencoder on the gene positions of `tokens`, from one pass over the model."""
-    sums = {layer: _QualitySums(sae) for layer, sae in saes.items()}
-    for batch in stream_activations(model, tokens, list(saes), batch_cells):
-        for layer, hidden in batch.layers.items():
-            sums[layer].add(hidden)
-    return {layer: total.quality() for layer, total in sums.items()}
-
-
-class _QualitySums:
-    """Sums over positions, in float64."""
-
-    def __init__(self, sae: TopKSAE) -> None:
-        self.sae = sae
-        self.n, self.active, self.error, self.squares = 0, 0, 0.0, 0.0
-        self.total = torch.zeros(sae.d_model, dtype=torch.float64, device=sae.W_dec.device)
-        self.fired = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.W_dec.device)
-
-    def add(self, hidden: torch.Tensor) -> None:
-        code = self.sae.encode(hidden)
-        self.n += len(hidden)
-        self.active += int((code.values > 0).sum())
-        self.error += float((hidden - self.sae.decode(code)).double().square().sum())
-        self.squares += float(hidden.double().square().sum())
-        self.total += hidden.double().sum(dim=0)
-        self.fired[code.indices[code.values > 0]] = True
-
-    def quality(self) -> Quality:
-        spread = self.squares - float(self.total.square().sum()) / self.n
-        return Quality(
-            variance_explained=1 - self.error / spread,
-            l0=self.active / self.n,
-            dead_share=1 - float(self.fired.double().mean()),
-            n_positions=self.n,
-        )
+        yield taken, {layer: torch.cat([part[layer] for part in parts]) for layer in layers}

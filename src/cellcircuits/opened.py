@@ -13,7 +13,7 @@ from cellcircuits.tables import STRUCTURE, read_table
 
 if TYPE_CHECKING:
     from cellcircuits.moments import Moments
-    from cellcircuits.sae import TopKSAE
+    from cellcircuits.sae import SparseAutoencoder
     from cellcircuits.tokens import Tokens
 
 
@@ -65,6 +65,11 @@ class Structure:
 
 class OpenRun(Run):
     """A run whose artifacts are read when first asked for; asking for one that is not there is a `RunError`."""
+
+    @cached_property
+    def quality(self) -> pd.DataFrame:
+        """How well every layer's autoencoder describes held-out cells, beside its baselines."""
+        return self._table("train", "quality")
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -160,7 +165,7 @@ class OpenRun(Run):
         return load_tokens(self.path("cells"))
 
     @cached_property
-    def saes(self) -> dict[int, TopKSAE]:
+    def saes(self) -> dict[int, SparseAutoencoder]:
         """The autoencoders by layer."""
         from cellcircuits.sae import load_saes
 

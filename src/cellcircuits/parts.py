@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from cellcircuits.models.base import Model
-    from cellcircuits.sae import TopKSAE
+    from cellcircuits.sae import SparseAutoencoder
     from cellcircuits.settings import TraceSettings
     from cellcircuits.tokens import Tokens
 
@@ -153,7 +153,7 @@ def trace_part(
     work: Path,
     model: Model,
     tokens: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     settings: TraceSettings,
 ) -> str | None:
     """Compute one part and write its files; returns None, or why its cells cannot be traced.
@@ -198,7 +198,7 @@ def trace_part(
 
 
 def _directions(
-    plan: TracePlan, sources: dict[int, np.ndarray], saes: dict[int, TopKSAE]
+    plan: TracePlan, sources: dict[int, np.ndarray], saes: dict[int, SparseAutoencoder]
 ) -> tuple[dict[int, torch.Tensor] | None, tuple[str, ...]]:
     """({source layer: what is removed in place of each source}, names), or None where it is their own directions."""
     from cellcircuits.controls import control_directions, direction_names

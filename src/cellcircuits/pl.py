@@ -147,24 +147,20 @@ def quality(
 ) -> Axes:
     """Quality of the autoencoders on held-out cells by layer; dashed: those on the model with random weights.
 
-    `values` are names of sae/quality.json.
+    `values` are columns of the table `quality`.
     """
-    run.require("train")
-    record = (run.manifest("train") or {})["record"]
+    table = run.quality
     ax = _axes(ax, 6.4, 4.0)
-    for name, style, what in (("quality", "-", ""), (RANDOM_WEIGHTS, "--", ", random weights")):
-        found = record["quality"] if name == "quality" else record.get(name, {}).get("quality")
-        if found is None:
-            continue
-        table = pd.DataFrame(found).T
-        layers = [int(key[1:]) for key in table.index]
+    for prefix, style, what in (("", "-", ""), (f"{RANDOM_WEIGHTS}_", "--", ", random weights")):
         for value, colour in zip(values, COLOURS, strict=False):
             if value not in table:
                 raise DataError(f"Autoencoders have no {value!r}; they have {listed(table.columns, 20)}.")
+            if prefix + value not in table or table[prefix + value].isna().all():
+                continue
             label = f"{value.replace('_', ' ')}{what}"
-            ax.plot(layers, table[value].astype(float), style, marker="o", markersize=5, color=colour, label=label)
+            ax.plot(table["layer"], table[prefix + value], style, marker="o", markersize=5, color=colour, label=label)
     ax.set(xlabel="Layer", ylabel="Held-out cells")
-    ax.set_xticks(layers)
+    ax.set_xticks(table["layer"])
     if set(values) <= {"variance_explained", "dead_share"}:
         ax.set_ylim(-0.03, 1.03)
     ax.grid(axis="y", color="#e4e4e4", linewidth=0.7)

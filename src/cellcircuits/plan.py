@@ -1,7 +1,9 @@
 """What a run will cost: passes, arithmetic, memory and disk, before anything starts.
 
 Arithmetic counts a multiplication and an addition as two operations. An autoencoder of F features costs 12 d F per
-training position. What a trace costs is in `trace_cost`.
+training position, a Matryoshka one, whose inner dictionaries are decoded too, 15 d F; a TopK one with few of its
+features active 2 d F + 8 d k on a CPU (and where model.device is "auto"), where products with zeros are left out. What
+a trace costs is in `trace_cost`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
-from cellcircuits.settings import Settings
+from cellcircuits.settings import FINAL_BATCH, SPARSE_FEATURES_PER_ACTIVE, Settings
 from cellcircuits.trace_cost import StageCost, trace_costs
 from cellcircuits.trace_memory import block_numbers, process_bytes
 from cellcircuits.trace_work import block_operations, sae_layers
@@ -49,6 +51,7 @@ def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list
     """Cost of each stage that runs the model."""
     return [
         _train_cost(settings, shape, lengths),
+        _quality_cost(settings, shape, lengths),
         _annotate_cost(settings, shape, lengths),
         *trace_costs(settings, shape, lengths),
     ]
@@ -58,23 +61,65 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     train, layers = settings.train, sae_layers(settings, shape)
     n_features = train.expansion * shape.d_model
     sae_bytes = BYTES * len(layers) * 2 * shape.d_model * n_features
-    n_trained = (not train.saes) + train.random_weights
+    n_models = (not train.saes) + train.random_weights
+    # the model with random weights gets one seed
+    n_trained = (0 if train.saes else train.n_seeds) + train.random_weights
+    n_kept = (1 if train.saes else train.n_seeds) + train.random_weights
     if n_trained == 0:
         return StageCost("train", 0, 0.0, shape.weight_bytes + sae_bytes, sae_bytes)
     fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
     depth = max(layers) + 1
     forward = depth * block_operations(shape, fitted) * train.epochs
-    learning = 12.0 * shape.d_model * n_features * len(layers) * fitted.sum() * train.epochs
+    learning = _step_operations(settings, shape.d_model) * len(layers) * fitted.sum() * train.epochs
     batch = float(fitted.max()) * train.model_batch
     # a batch of cells fills the buffer, so it may hold a batch more than asked for
     buffer = BYTES * min(train.buffer_positions + batch, fitted.sum() * train.epochs) * shape.d_model * len(layers)
     # weights, gradients and two moments of Adam; the buffer is held twice while it is put together
-    memory = shape.weight_bytes + BYTES * batch * block_numbers(shape) + 4 * sae_bytes + 2 * buffer
+    seeds = 1 if train.saes else train.n_seeds
+    memory = shape.weight_bytes + BYTES * batch * block_numbers(shape) + 4 * seeds * sae_bytes + 2 * buffer
     memory += 4 * BYTES * train.batch_positions * n_features
     # the first model and its autoencoders stay in memory while the others are trained
-    memory += train.random_weights * (shape.weight_bytes + sae_bytes)
-    passes, disk = n_trained * len(fitted) * train.epochs, (1 + train.random_weights) * sae_bytes
-    return StageCost("train", passes, n_trained * (forward + learning), memory, disk)
+    memory += train.random_weights * (shape.weight_bytes + seeds * sae_bytes)
+    # weights and two moments of Adam are saved until the stage is done
+    disk = (n_kept + 3 * n_trained) * sae_bytes
+    passes = n_models * len(fitted) * train.epochs
+    return StageCost("train", passes, n_models * forward + n_trained * learning, memory, disk)
+
+
+def _step_operations(settings: Settings, width: int) -> float:
+    """Operations of a training step per position and autoencoder."""
+    train, n_features = settings.train, settings.train.expansion * width
+    few = n_features >= SPARSE_FEATURES_PER_ACTIVE * train.k and not settings.model.device.startswith("cuda")
+    if train.architecture == "topk" and few:
+        return width * (2.0 * n_features + 8.0 * train.k)
+    return (15.0 if train.architecture == "matryoshka" else 12.0) * width * n_features
+
+
+def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
+    """The pass over held-out cells, and those in which reconstructions are put into the model."""
+    train, layers = settings.train, sae_layers(settings, shape)
+    n_features = train.expansion * shape.d_model
+    n_models = 1 + train.random_weights
+    # drawn at random; the last ones stand for them
+    held_out = lengths[-max(round(len(lengths) * train.held_out), 1) :]
+    n_final = min(train.quality_cells, len(held_out))
+    final = held_out[np.linspace(0, len(held_out) - 1, n_final).astype(int)]
+    operations = (max(layers) + 1) * block_operations(shape, held_out)
+    others = (train.n_seeds - 1) if not train.saes else 0
+    per_position = 2.0 * shape.d_model * n_features * len(layers)
+    # encoding, and the products of all dimensions
+    operations += (per_position + 2.0 * shape.d_model**2 * len(layers)) * held_out.sum()
+    above = sum(shape.n_layers - 1 - layer for layer in layers)
+    spliced = (shape.n_layers + 2 * above) * block_operations(shape, final) + per_position * final.sum()
+    batch = float(lengths.max())
+    held = train.model_batch * (block_numbers(shape) + len(layers) * shape.d_model + n_features)
+    in_model = FINAL_BATCH * (block_numbers(shape) + (len(layers) + 4) * shape.d_model + n_features)
+    sae_bytes = BYTES * len(layers) * 2 * shape.d_model * n_features
+    memory = shape.weight_bytes + (1 + others) * sae_bytes + BYTES * batch * max(held, in_model)
+    memory += 8 * len(layers) * shape.d_model**2 + train.random_weights * shape.weight_bytes
+    total = n_models * (operations + spliced) + others * per_position * held_out.sum()
+    passes = n_models * (len(held_out) + len(final) * (1 + 2 * len(layers)))
+    return StageCost("train", passes, total, memory, 0.0, "quality")
 
 
 def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from cellcircuits.positions import Positions
-from cellcircuits.sae import SparseCode, TopKSAE
+from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.settings import EVERYWHERE
 
 ROUNDING = 16 * torch.finfo(torch.float32).eps
@@ -31,7 +31,7 @@ arithmetic in another order changes as much, in a direction of its own that may 
 class Layer:
     """One layer of a cell, clean and in a batch of ablated copies."""
 
-    sae: TopKSAE
+    sae: SparseAutoencoder
     clean: torch.Tensor
     """(position, d_model)."""
     code: SparseCode

@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from cellcircuits.trace_cost import StageCost
 
 
+QUALITY_SHOWN = (
+    ("layer", "layer", "d"),
+    ("variance explained", "variance_explained", ".3f"),
+    ("of PCA", "pca_variance_explained", ".3f"),
+    ("random weights", "random_weights_variance_explained", ".3f"),
+    ("final state recovered", "final_state_recovered", ".3f"),
+    ("random weights", "random_weights_final_state_recovered", ".3f"),
+    ("active", "l0", ".1f"),
+    ("dead", "dead_share", ".1%"),
+    ("fires at: median", "density_q50", ".2%"),
+    ("95 %", "density_q95", ".2%"),
+    ("found by another seed", "stable_share", ".1%"),
+    ("random directions", "stable_share_random", ".1%"),
+)
+"""(heading, column, format) of the table that is printed."""
+
+
 def readable_bytes(size: float) -> str:
     """12.3 MB and the like."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -87,7 +104,20 @@ def print_summary(run: OpenRun, console: Console) -> None:
             text = f"{value:,}" if isinstance(value, int) else str(value)
             table.add_row(f"{section}: {name}" if position == 0 else f"  {name}", text)
     console.print(table)
+    print_quality(run, console)
     print_circuits(run, console)
+
+
+def print_quality(run: OpenRun, console: Console) -> None:
+    """The table `quality`, without columns that were not measured."""
+    quality = run.quality
+    table = Table(title="Autoencoders on held-out cells, by layer (docs/features.md)", title_justify="left")
+    shown = [(heading, column, form) for heading, column, form in QUALITY_SHOWN if quality[column].notna().any()]
+    for heading, _, _ in shown:
+        table.add_column(heading, justify="right")
+    for row in quality.to_dict("records"):
+        table.add_row(*(format(row[column], form) for _, column, form in shown))
+    console.print(table)
 
 
 def print_circuits(run: OpenRun, console: Console) -> None:

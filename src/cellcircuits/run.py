@@ -241,6 +241,9 @@ class Run:
 
     def _tidy_work(self, stage: str) -> None:
         """Remove the parts of an artifact that is complete: the process was killed in between."""
+        if stage == "train" and self._is_done("train"):
+            self.discard_work("train")
+            return
         plan, manifest = self.work_path(stage) / "plan.json", self.manifest(stage) if self._is_done(stage) else None
         if manifest and plan.exists() and manifest["record"].get("plan") == file_hash(plan):
             self.discard_work(stage)

@@ -17,7 +17,7 @@ from cellcircuits.errors import DataError, ModelError, listed
 from cellcircuits.models.base import Model
 from cellcircuits.run import Run
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import TopKSAE, check_saes, load_saes
+from cellcircuits.sae import SparseAutoencoder, check_saes, load_saes
 from cellcircuits.settings import AnnotateSettings, CellsSettings
 from cellcircuits.tables import read_table
 from cellcircuits.tokens import Tokens
@@ -28,7 +28,7 @@ LOADING = "sum of activations on the gene / (positions of the gene + min_firings
 
 
 def cell_scores(
-    model: Model, tokens: Tokens, saes: dict[int, TopKSAE], batch_cells: int = 32, report=lambda n_cells: None
+    model: Model, tokens: Tokens, saes: dict[int, SparseAutoencoder], batch_cells: int = 32, report=lambda n_cells: None
 ) -> dict[int, sp.csr_matrix]:
     """{layer: float32 (cell, feature)}: mean activation over the gene positions of every cell."""
     found: dict[int, list[sp.csr_matrix]] = {layer: [] for layer in saes}
@@ -44,14 +44,18 @@ class _Scorer:
     """What scores cells, from a run or as given."""
 
     model: Model
-    sae: TopKSAE
+    sae: SparseAutoencoder
     cells: CellsSettings
     min_firings: int
     labels: dict[int, str]
 
 
 def score_cells(
-    source: Run | Model, adata: ad.AnnData, layer: int, saes: dict[int, TopKSAE] | None = None, batch_cells: int = 32
+    source: Run | Model,
+    adata: ad.AnnData,
+    layer: int,
+    saes: dict[int, SparseAutoencoder] | None = None,
+    batch_cells: int = 32,
 ) -> None:
     """Score the features of a layer in the cells of `adata`, in place.
 
@@ -124,7 +128,7 @@ def feature_adata(adata: ad.AnnData, layer: int) -> ad.AnnData:
     return found
 
 
-def _scorer(source: Run | Model, layer: int, saes: dict[int, TopKSAE] | None) -> _Scorer:
+def _scorer(source: Run | Model, layer: int, saes: dict[int, SparseAutoencoder] | None) -> _Scorer:
     if not isinstance(source, Run):
         if saes is None:
             raise ModelError("A model alone cannot score cells: give its autoencoders, saes = cc.load_saes(folder).")
@@ -142,7 +146,7 @@ def _scorer(source: Run | Model, layer: int, saes: dict[int, TopKSAE] | None) ->
     return _Scorer(model, sae, cells, source.settings.annotate.min_firings, labels)
 
 
-def _sae(saes: dict[int, TopKSAE], layer: int) -> TopKSAE:
+def _sae(saes: dict[int, SparseAutoencoder], layer: int) -> SparseAutoencoder:
     if layer not in saes:
         raise ModelError(f"There is no autoencoder for layer {layer}; there are some for layers {listed(saes, 20)}.")
     return saes[layer]

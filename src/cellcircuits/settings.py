@@ -23,6 +23,10 @@ EXACT_PASS_POSITIONS = 8192
 """Longest batch of ablated copies: with more positions a pass no longer gets faster per copy (measured on CPUs)."""
 FROZEN_READS_PER_COPY = 32
 """A frozen batch holds only changed positions: at most batch_size times this many."""
+FINAL_BATCH = 4
+"""Cells per pass in which reconstructions are put into the model: the states of all layers are held."""
+SPARSE_FEATURES_PER_ACTIVE = 32
+"""TopK training on a CPU gathers the rows of active features where there are this many features per active one."""
 FEW_CHANGED = 0.2
 """Up to this share of changed positions, attention is brought up to date instead of computed anew."""
 
@@ -90,7 +94,7 @@ class CellsSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Sparse autoencoders: one TopK dictionary per layer, all trained in one pass over the model."""
+    """Sparse autoencoders: one dictionary per layer, all trained in one pass over the model."""
 
     saes: str = ""
     """Folder of trained sparse autoencoders to use instead of training (SAELens folders, or layerNN_x4_k32/)."""
@@ -98,10 +102,18 @@ class TrainSettings:
     """Input mode of those autoencoders, where their files do not say it ("official" or "published")."""
     layers: list[int] = field(default_factory=list)
     """Layers (0-based, block outputs); empty: all."""
+    architecture: Literal["topk", "batchtopk", "matryoshka", "jumprelu"] = "topk"
+    """"topk": k features at every position. "batchtopk": k on average over positions. "matryoshka": BatchTopK whose
+    first features must also reconstruct alone. "jumprelu": a learned threshold per feature, about k on average. All
+    but "topk" are trained by SAELens (the extra `train`)."""
     expansion: int = 4
     """Features per model dimension."""
     k: int = 32
-    """Active features per position."""
+    """Active features per position; on average, in all architectures but "topk"."""
+    matryoshka_levels: int = 4
+    """Nested dictionaries of a Matryoshka autoencoder, each half as wide as the next."""
+    sparsity_weight: float = 1.0
+    """JumpReLU: weight of the penalty on active features beside k, relative to the squared error."""
     epochs: int = 20
     """Passes over the training cells."""
     batch_positions: int = 2048
@@ -116,8 +128,22 @@ class TrainSettings:
     """A feature is dead when it has not fired for this many positions."""
     held_out: float = 0.15
     """Share of cells kept out of training, on which quality is reported."""
+    held_out_by: str = ""
+    """obs column of groups of cells (donor, batch): whole groups are kept out, up to about that share of the cells.
+    Empty: cells, at random."""
+    quality_cells: int = 16
+    """Held-out cells in which reconstructions are put into the model; 0: none."""
     model_batch: int = 32
     """Cells per forward pass."""
+    n_seeds: int = 1
+    """Autoencoders per layer, from different initial weights and orders; all are trained from the same pass over the
+    model. Only the first is used; the others tell which features are found again."""
+    mixed_precision: bool = False
+    """Train autoencoders in bfloat16 where it is safe (CUDA only). The model's pass stays in float32: that is what is
+    traced."""
+    checkpoint_seconds: float = 60.0
+    """Training is saved after a buffer when it has not been for this long, and goes on from there when stopped, to the
+    same bits; 0: after every buffer."""
     random_weights: bool = False
     """Also train autoencoders of the same settings on the model with random weights: the baseline for quality,
     annotation and edges. Doubles the cost of training and annotation, and adds a trace."""
@@ -126,8 +152,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _check_ranges(self, 0.01, 0.9, "held_out")
-        _check_ranges(self, 1, inf, "expansion", "k", "epochs", "batch_positions", "model_batch")
+        _check_ranges(self, 1, inf, "expansion", "k", "epochs", "batch_positions", "model_batch", "n_seeds")
+        _check_ranges(self, 2, inf, "matryoshka_levels")
         _check_ranges(self, 0, inf, "learning_rate", "auxiliary_weight", "dead_after_positions", "seed")
+        _check_ranges(self, 0, inf, "sparsity_weight", "quality_cells", "checkpoint_seconds")
         if self.buffer_positions < self.batch_positions:
             raise SettingsError("`buffer_positions` must be at least `batch_positions`.")
 

@@ -17,7 +17,7 @@ from cellcircuits.opened import OpenRun
 from cellcircuits.progress import Progress
 from cellcircuits.run import file_hash
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.scores import cell_scores
 from cellcircuits.settings import StructureSettings
 from cellcircuits.stages.cells import read_cells
@@ -107,7 +107,7 @@ def _dependencies(
 def _perturbations(
     run: OpenRun,
     model: Model,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     settings: StructureSettings,
     progress: Progress,
     tables: Tables,

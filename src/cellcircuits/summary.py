@@ -13,9 +13,7 @@ Summary = dict[str, dict[str, str | int | float]]
 
 def summarise(run: OpenRun) -> Summary:
     """Sections cells, autoencoders, annotation, trace, edges and findings of a run whose findings are done."""
-    records = {
-        stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "train", "annotate", "trace")
-    }
+    records = {stage: (run.manifest(stage) or {}).get("record", {}) for stage in ("cells", "annotate", "trace")}
     coverage, model = records["cells"]["coverage"], records["cells"]
     passes = records["trace"]["passes"]
     return {
@@ -30,7 +28,7 @@ def summarise(run: OpenRun) -> Summary:
             "input mode": coverage["input_mode"],
             "cells cut to the longest input": coverage["cells_truncated"],
         },
-        "Autoencoders, on held-out cells": _quality_numbers(records["train"]),
+        "Autoencoders, on held-out cells": _quality_numbers(run.quality),
         "Annotation": _annotation_numbers(run, records["annotate"]),
         "Trace": {
             "source features": len(run.sources),
@@ -42,18 +40,25 @@ def summarise(run: OpenRun) -> Summary:
     }
 
 
-def _quality_numbers(record: dict) -> dict[str, str | int | float]:
-    """Quality of the autoencoders, beside that of those on random weights where the run has them."""
-    own, random = (pd.DataFrame(found["quality"]).T for found in (record, record.get(RANDOM_WEIGHTS, record)))
-    numbers: dict[str, str | int | float] = {"layers": len(own)}
-    for name, column, form in (
-        ("variance explained", "variance_explained", ".2f"),
-        ("active features per position", "l0", ".1f"),
-        ("dead features", "dead_share", ".1%"),
+def _quality_numbers(quality: pd.DataFrame) -> dict[str, str | int | float]:
+    """Quality of the autoencoders over layers, each number beside its baselines where the run has them."""
+    numbers: dict[str, str | int | float] = {"layers": len(quality)}
+    for name, column, form, baselines in (
+        ("variance explained", "variance_explained", ".2f", {"as many principal components": "pca_variance_explained"}),
+        ("final state recovered", "final_state_recovered", ".2f", {}),
+        ("active features per position", "l0", ".1f", {}),
+        ("dead features", "dead_share", ".1%", {}),
+        ("features found by another seed", "stable_share", ".1%", {"random directions": "stable_share_random"}),
     ):
-        beside = f"; random weights: {_span(random[column], form)}" if RANDOM_WEIGHTS in record else ""
-        numbers[name] = _span(own[column], form) + beside
+        beside = baselines | {"random weights": f"{RANDOM_WEIGHTS}_{column}"}
+        if quality[column].notna().any():
+            texts = [f"; {what}: {_span(quality[c], form)}" for what, c in beside.items() if _measured(quality, c)]
+            numbers[name] = _span(quality[column], form) + "".join(texts)
     return numbers
+
+
+def _measured(quality: pd.DataFrame, column: str) -> bool:
+    return column in quality and bool(quality[column].notna().any())
 
 
 def _annotation_numbers(run: OpenRun, record: dict) -> dict[str, str | int | float]:

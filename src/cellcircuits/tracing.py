@@ -18,7 +18,7 @@ from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
 from cellcircuits.models.base import Model
 from cellcircuits.moments import ALL, GENE_STATISTICS, OWN, Moments
-from cellcircuits.sae import TopKSAE, check_saes
+from cellcircuits.sae import SparseAutoencoder, check_saes
 from cellcircuits.settings import Readout, TraceSettings
 from cellcircuits.tokens import Tokens
 
@@ -35,7 +35,7 @@ class Groups:
 def trace_cells(
     model: Model,
     cells: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     sources: dict[int, np.ndarray],
     targets: dict[int, list[int]],
     settings: TraceSettings,
@@ -109,7 +109,7 @@ def _accumulate(moments: Moments, effects: AblationEffects, cell: Tokens, group:
 def trace(
     model: Model,
     cells: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     source_layer: int,
     features: Sequence[int],
     target_layers: Sequence[int] | None = None,
@@ -157,13 +157,15 @@ def trace(
 def _checked(
     model: Model,
     cells: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     source_layer: int,
     features: Sequence[int],
     target_layers: Sequence[int] | None,
 ) -> tuple[np.ndarray, list[int]]:
     """(features, target layers), if model, cells and autoencoders fit and have them."""
-    check_saes(saes, model.d_model, model.n_layers, cells.info.get("input_mode", ""))
+    known = any(sae.info.get("model_fingerprint") for sae in saes.values())
+    fingerprint = model.fingerprint() if known else ""
+    check_saes(saes, model.d_model, model.n_layers, cells.info.get("input_mode", ""), fingerprint)
     targets = targets_above(source_layer, target_layers, saes)
     chosen = np.asarray(features, dtype=np.int64)
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < saes[source_layer].n_features:
@@ -171,7 +173,9 @@ def _checked(
     return chosen, targets
 
 
-def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, TopKSAE]) -> list[int]:
+def targets_above(
+    source_layer: int, target_layers: Sequence[int] | None, saes: dict[int, SparseAutoencoder]
+) -> list[int]:
     if source_layer not in saes:
         raise SettingsError(f"Layer {source_layer} has no autoencoder; there are some for {sorted(saes)}.")
     above = [layer for layer in sorted(saes) if layer > source_layer]
@@ -188,7 +192,7 @@ def targets_above(source_layer: int, target_layers: Sequence[int] | None, saes: 
 def trace_controls(
     model: Model,
     cells: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     source_layer: int,
     features: Sequence[int],
     target_layers: Sequence[int] | None = None,

@@ -56,7 +56,7 @@ from cellcircuits.models.planted_draft import (
     hidden_units,
 )
 from cellcircuits.models.planted_model import Embedding, Norm, PlantedModel, Relay
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder, TopKSAE
 from cellcircuits.tokens import Tokens
 
 SHORTEST, LONGEST = 26, 38
@@ -128,7 +128,7 @@ class Planted:
     seed: int
     model: PlantedModel
     cells: Tokens
-    saes: dict[int, TopKSAE]
+    saes: dict[int, SparseAutoencoder]
     truth: pd.DataFrame
     """One row per pair with a role, all others are no edges. Columns: source_layer, source_feature, target_layer,
     target_feature; `kind`; `readout`, the positions at which the effect appears ("source": where the source is active,
@@ -192,7 +192,7 @@ def planted(
     embedding = _embedding(draft)
     model = PlantedModel(embedding, units, _relay(draft) if made_of.relays else None, made_of.norm)
     truth = pd.DataFrame(draft.truth, columns=list(TrueEffect._fields))
-    saes = {layer: _autoencoder(draft, layer, made_of.k) for layer in range(N_LAYERS)}
+    saes: dict[int, SparseAutoencoder] = {layer: _autoencoder(draft, layer, made_of.k) for layer in range(N_LAYERS)}
     return Planted(kind, seed, model, draw_cells(cell_rng, n_cells, embedding.gene_ids), saes, truth)
 
 

@@ -20,7 +20,7 @@ import torch
 
 from cellcircuits.counts import read_counts
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder, TopKSAE
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
 from cellcircuits.vocabulary import assemble_tokens, map_genes
@@ -105,9 +105,9 @@ class ToyModel(Model):
             hidden = hidden + hidden @ self.weights[layer]
             yield layer, hidden
 
-    def saes(self) -> dict[int, TopKSAE]:
+    def saes(self) -> dict[int, SparseAutoencoder]:
         """Autoencoders that read each layer's features exactly (feature i of layer l is the i-th of that layer)."""
-        made = {}
+        made: dict[int, SparseAutoencoder] = {}
         for layer in range(self.n_layers):
             sae = TopKSAE(self.d_model, self.features_per_layer, k=self.features_per_layer)
             own = torch.eye(self.d_model)[self.column(layer, 0) : self.column(layer + 1, 0)]

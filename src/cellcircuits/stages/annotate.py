@@ -21,7 +21,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, network_path, read_gmt
 from cellcircuits.run import Run, file_hash
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import TopKSAE, load_saes
+from cellcircuits.sae import SparseAutoencoder, load_saes
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import write_table
@@ -71,7 +71,7 @@ def _named(
     tokens: Tokens,
     progress: Progress,
     model: Model,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     what: str = "",
 ) -> tuple[Tables, dict[str, Any]]:
     """Tables of all features of a model, and {L00: what is counted of its features}."""

@@ -31,7 +31,7 @@ from cellcircuits.planning import control_plan, make_plan, random_weights_plan, 
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, Run
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import TopKSAE, check_saes, load_saes
+from cellcircuits.sae import SparseAutoencoder, check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import make_table, read_table, write_table
@@ -201,7 +201,7 @@ class _Opened(NamedTuple):
 
     model: Model
     tokens: Tokens
-    saes: dict[int, TopKSAE]
+    saes: dict[int, SparseAutoencoder]
 
 
 _opening = Lock()

@@ -5,55 +5,114 @@ With `train.random_weights` others of the same settings are trained on the model
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from cellcircuits.errors import DataError, ModelError, SettingsError
-from cellcircuits.fit import fit_saes, measure_quality, split_cells
+from cellcircuits.fit import Saes, fit_seeds, split_cells, split_groups
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.base import Model
 from cellcircuits.models.randomized import randomized
 from cellcircuits.progress import Progress
+from cellcircuits.quality import measure_quality
 from cellcircuits.run import Run
-from cellcircuits.sae import TopKSAE, check_saes, load_saes
+from cellcircuits.sae import SparseAutoencoder, TopKSAE, check_saes, load_saes
 from cellcircuits.settings import TrainSettings
 from cellcircuits.stages.cells import run_model
+from cellcircuits.tables import make_table, write_table
 from cellcircuits.tokens import Tokens, load_tokens
 
-Saes = dict[int, TopKSAE]
-"""{layer: autoencoder}."""
+BASELINES = ("variance_explained", "final_state_recovered", "l0", "dead_share")
+"""Numbers that are also measured on the model with random weights."""
 
 
 def train_stage(run: Run, progress: Progress) -> None:
-    """Train (or take over) one autoencoder per layer; write `sae/`."""
+    """Train (or take over) one autoencoder per layer; write `sae/`.
+
+    Training that was stopped goes on from where it was last saved, in the run's work folder.
+    """
     run.require("cells")
     settings, model, tokens = run.settings.train, run_model(run), load_tokens(run.path("cells"))
     if len(tokens) < 2:
         raise DataError("Autoencoders need at least two cells, one of them held out; the run has one.")
-    fitted, held_out = (tokens.take(rows) for rows in split_cells(len(tokens), settings.held_out, settings.seed))
+    fitted, held_out = (tokens.take(rows) for rows in _split(tokens, settings))
+    stage = _Training(run, fitted, held_out, progress)
     if settings.saes:
-        saes = _taken_over(settings, model)
+        seeds = [_taken_over(settings, model)]
     else:
-        layers = sorted(set(settings.layers)) or list(range(model.n_layers))
-        if not set(layers) <= set(range(model.n_layers)):
-            raise SettingsError(f"train.layers = {layers}; the model has layers 0 to {model.n_layers - 1}.")
-        saes = _trained(model, fitted, layers, settings, progress)
+        seeds = stage.train(model, _layers(settings, model), "model")
+    saes = {layer: sae.to(model.device) for layer, sae in seeds[0].items()}
     check_saes(saes, model.d_model, model.n_layers, run.settings.cells.input_mode)
-    saes = {layer: sae.to(model.device) for layer, sae in saes.items()}
-    record: dict[str, Any] = {"quality": _quality(model, held_out, saes, settings)}
-    summary = dict(record["quality"])
+    quality = stage.quality(model, saes, seeds[1:])
+    record: dict[str, Any] = {}
     if settings.random_weights:
         random = randomized(model, settings.seed)
-        baseline = _trained(random, fitted, list(saes), settings, progress, " on random weights")
-        summary[RANDOM_WEIGHTS] = _quality(random, held_out, baseline, settings)
-        record[RANDOM_WEIGHTS] = {"quality": summary[RANDOM_WEIGHTS], "model_fingerprint": random.fingerprint()}
+        baseline = stage.train(random, list(saes), RANDOM_WEIGHTS, " on random weights")[0]
+        quality = _beside(quality, stage.quality(random, baseline, []))
+        record[RANDOM_WEIGHTS] = {"model_fingerprint": random.fingerprint()}
     with run.writing("train", held_out_cells=len(held_out), trained=not settings.saes, **record) as folder:
-        _save(saes, model, run, folder)
+        for number, seed in enumerate(seeds):
+            _save(seed, model, run, folder / f"seed_{number}" if number else folder)
         if settings.random_weights:
             _save(baseline, random, run, folder / RANDOM_WEIGHTS)
-        (folder / "quality.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_table("quality", make_table("quality", quality), folder)
+    run.discard_work("train")
+
+
+def _split(tokens: Tokens, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    if settings.held_out_by:
+        return split_groups(tokens.obs, settings.held_out_by, settings.held_out, settings.seed)
+    return split_cells(len(tokens), settings.held_out, settings.seed)
+
+
+def _layers(settings: TrainSettings, model: Model) -> list[int]:
+    layers = sorted(set(settings.layers)) or list(range(model.n_layers))
+    if not set(layers) <= set(range(model.n_layers)):
+        raise SettingsError(f"train.layers = {layers}; the model has layers 0 to {model.n_layers - 1}.")
+    return layers
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What all autoencoders of a run are trained and measured on."""
+
+    run: Run
+    fitted: Tokens
+    held_out: Tokens
+    progress: Progress
+
+    def train(self, model: Model, layers: list[int], name: str, what: str = "") -> list[Saes]:
+        """Autoencoders of every seed; their state is kept under this name until the stage is done.
+
+        Those of the model with random weights are of the first seed only.
+        """
+        settings = self.run.settings.train
+        if name == RANDOM_WEIGHTS:
+            settings = replace(settings, n_seeds=1)
+        checkpoint = self.run.work_path("train") / f"{name}.pt"
+        if checkpoint.exists():
+            self.progress.note(f"Training goes on from {checkpoint}, if it is of the same settings")
+        with self.progress.task(f"Training {len(layers)} autoencoders{what}", 1.0) as advance:
+            return fit_seeds(model, self.fitted, layers, settings, advance, checkpoint)
+
+    def quality(self, model: Model, saes: Saes, others: list[Saes]) -> pd.DataFrame:
+        """Table `quality` without the columns of the model with random weights."""
+        settings = self.run.settings.train
+        found = measure_quality(
+            model, self.held_out, saes, settings.model_batch, settings.quality_cells, others, settings.seed
+        )
+        rows = [{"layer": layer, **asdict(quality)} for layer, quality in found.items()]
+        return pd.DataFrame(rows).assign(**{f"{RANDOM_WEIGHTS}_{name}": nan for name in BASELINES})
+
+
+def _beside(own: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    """The quality of both models in one row per layer; both have the same layers."""
+    return own.assign(**{f"{RANDOM_WEIGHTS}_{name}": random[name] for name in BASELINES})
 
 
 def load_baseline(run: Run) -> tuple[Model, Saes]:
@@ -75,19 +134,6 @@ def load_baseline(run: Run) -> tuple[Model, Saes]:
     return model, {layer: sae.to(model.device) for layer, sae in saes.items()}
 
 
-def _trained(
-    model: Model, cells: Tokens, layers: list[int], settings: TrainSettings, progress: Progress, what: str = ""
-) -> Saes:
-    with progress.task(f"Training {len(layers)} autoencoders{what}", 1.0) as advance:
-        return fit_saes(model, cells, layers, settings, advance)
-
-
-def _quality(model: Model, cells: Tokens, saes: Saes, settings: TrainSettings) -> dict[str, dict[str, Any]]:
-    """{L00: quality of its autoencoder}."""
-    found = measure_quality(model, cells, saes, settings.model_batch)
-    return {f"L{layer:02d}": asdict(quality) for layer, quality in found.items()}
-
-
 def _save(saes: Saes, model: Model, run: Run, folder: Path) -> None:
     fingerprint = model.fingerprint()
     for layer, sae in saes.items():
@@ -98,6 +144,8 @@ def _save(saes: Saes, model: Model, run: Run, folder: Path) -> None:
             "layer": layer,
             "input_mode": run.settings.cells.input_mode,
         }
+        if not run.settings.train.saes or folder.name == RANDOM_WEIGHTS:
+            sae.info["trained_as"] = run.settings.train.architecture
         sae.save(folder / f"L{layer:02d}")
 
 
@@ -121,14 +169,28 @@ def _taken_over(settings: TrainSettings, model: Model) -> Saes:
     return saes
 
 
-def _check_same_shape(layer: int, sae: TopKSAE, settings: TrainSettings) -> None:
-    """Refuse a baseline with another number of features than the autoencoder that was taken over."""
-    if (sae.n_features, sae.k) == (settings.expansion * sae.d_model, settings.k):
+def _check_same_shape(layer: int, sae: SparseAutoencoder, settings: TrainSettings) -> None:
+    """Refuse a baseline of another kind or number of features than the autoencoder that was taken over."""
+    if isinstance(sae, TopKSAE) != (settings.architecture == "topk"):
+        kinds = (
+            'a TopK one; set train.architecture = "topk"'
+            if isinstance(sae, TopKSAE)
+            else (
+                'none with a fixed number of active features; set train.architecture to "batchtopk", "matryoshka" or '
+                '"jumprelu"'
+            )
+        )
+        raise SettingsError(
+            f"train.random_weights trains {settings.architecture!r} autoencoders; the one of layer {layer} in "
+            f"{settings.saes} is {kinds}, or train.random_weights = false."
+        )
+    k = sae.k if isinstance(sae, TopKSAE) else settings.k
+    if (sae.n_features, k) == (settings.expansion * sae.d_model, settings.k):
         return
     expansion, rest = divmod(sae.n_features, sae.d_model)
-    step = f"Set train.expansion = {expansion} and train.k = {sae.k}, or" if rest == 0 else "No expansion gives that:"
+    step = f"Set train.expansion = {expansion} and train.k = {k}, or" if rest == 0 else "No expansion gives that:"
     raise SettingsError(
         f"train.random_weights trains autoencoders of {settings.expansion * sae.d_model} features with k = "
         f"{settings.k} (train.expansion, train.k); the one of layer {layer} in {settings.saes} has {sae.n_features} "
-        f"with k = {sae.k}. {step} set train.random_weights = false."
+        f"with k = {k}. {step} set train.random_weights = false."
     )

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
+from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import StructureSettings
 from cellcircuits.tokens import Tokens
 
@@ -70,7 +70,7 @@ class StructureSums:
 def count_structure(
     model: Model,
     tokens: Tokens,
-    saes: dict[int, TopKSAE],
+    saes: dict[int, SparseAutoencoder],
     batch_cells: int,
     settings: StructureSettings,
     sources: dict[int, np.ndarray] | None = None,
