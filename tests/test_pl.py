@@ -118,6 +118,7 @@ def test_features_are_coloured_by_label_number_and_module(demo_run, placed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ImportWarning")  # umap looks for tensorflow when it is first imported
 def test_umap_is_seeded_and_has_a_place_for_every_feature():
     from cellcircuits.pl import _embedding
 

@@ -62,5 +62,5 @@ def test_the_same_training_either_way():
 
 
 def test_where_it_pays():
-    assert sparse_products.pays(384, 16, CPU) and sparse_products.pays(4608, 32, CPU)
-    assert not sparse_products.pays(384, 32, CPU) and not sparse_products.pays(4608, 32, torch.device("cuda"))
+    assert sparse_products.pays(1024, 32, CPU) and sparse_products.pays(4608, 32, CPU)
+    assert not sparse_products.pays(384, 16, CPU) and not sparse_products.pays(4608, 32, torch.device("cuda"))
