@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellcircuits import pl
+    from cellcircuits.autoencoders import JumpReLUSAE, SparseAutoencoder, TopKSAE
     from cellcircuits.demo_data import demo_cells
     from cellcircuits.edge_calling import edges
     from cellcircuits.errors import CellCircuitsError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cellcircuits.opened import OpenRun, open_run
     from cellcircuits.published_atlas import PublishedAtlas, read_published_atlas
     from cellcircuits.resources import fetch_reference
-    from cellcircuits.sae import JumpReLUSAE, SparseAutoencoder, TopKSAE, convert_saes, load_saes
+    from cellcircuits.sae import convert_saes, load_saes
     from cellcircuits.scores import feature_adata, score_cells
     from cellcircuits.settings import Settings, read_settings, write_settings
     from cellcircuits.tokens import Tokens
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CellCircuitsError": "errors",
-    "JumpReLUSAE": "sae",
+    "JumpReLUSAE": "autoencoders",
     "Model": "models.base",
     "Moments": "moments",
     "OpenRun": "opened",
     "PublishedAtlas": "published_atlas",
     "Settings": "settings",
-    "SparseAutoencoder": "sae",
+    "SparseAutoencoder": "autoencoders",
     "Tokens": "tokens",
-    "TopKSAE": "sae",
+    "TopKSAE": "autoencoders",
     "check_model": "models.base",
     "convert_saes": "sae",
     "demo_cells": "demo_data",

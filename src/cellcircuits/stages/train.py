@@ -32,9 +32,9 @@ BASELINES = ("variance_explained", "final_state_recovered", "l0", "dead_share")
 
 
 def train_stage(run: Run, progress: Progress) -> None:
-    """Train (or take over) one autoencoder per layer; write `sae/`.
+    """Train (or take over) one autoencoder per layer.
 
-    Training that was stopped goes on from where it was last saved, in the run's work folder.
+    Training that was stopped goes on from where it was last saved, in the run's work folder; write `sae/`.
     """
     run.require("cells")
     settings, model, tokens = run.settings.train, run_model(run), load_tokens(run.path("cells"))
