@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellcircuits.models.attention import LEANING, Attended, attend, attend_explicitly, joined
-from cellcircuits.models.encoder import EncoderBlock
+from cellcircuits.models.attention import LEANING, Attended, Excluded, attend, attend_explicitly, joined
+from cellcircuits.models.encoder import EncoderBlock, changed_keys
 from cellcircuits.positions import Positions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +30,7 @@ def test_attention_and_its_normaliser(some):
     query, key, value, excluded = some
     for found, allowed in (
         (attend(query, key, value), torch.ones(7, 30, dtype=bool)),
-        (attend(query, key, value, excluded), ~excluded),
+        (attend(query, key, value, Excluded.of(excluded, torch.float32)), ~excluded),
         (attend_explicitly(query, key, value), torch.ones(7, 30, dtype=bool)),
     ):
         output, log_sum = slow_attention(query, key, value, allowed)
@@ -41,7 +41,9 @@ def test_attention_and_its_normaliser(some):
 def test_two_sets_of_keys_join_to_one(some):
     query, key, value, excluded = some
     mask = torch.zeros(7, 30).masked_fill(~excluded, -torch.inf)
-    both = joined(attend(query, key, value, excluded), attend_explicitly(query, key, value, mask))
+    both = joined(
+        attend(query, key, value, Excluded.of(excluded, torch.float32)), attend_explicitly(query, key, value, mask)
+    )
     output, _ = slow_attention(query, key, value, torch.ones(7, 30, dtype=bool))
     torch.testing.assert_close(both.double(), output, atol=1e-6, rtol=1e-5)
 
@@ -49,7 +51,7 @@ def test_two_sets_of_keys_join_to_one(some):
 def test_an_empty_set_of_keys_adds_nothing(some):
     query, key, value, excluded = some
     excluded[3] = True
-    none = attend(query, key, value, excluded)
+    none = attend(query, key, value, Excluded.of(excluded, torch.float32))
     assert (none.log_sum[:, 3] == -torch.inf).all()
     spoilt = Attended(none.output.index_fill(1, torch.tensor([3]), torch.nan), none.log_sum)
     everything = attend(query, key, value)
@@ -120,5 +122,5 @@ def test_no_change_gives_the_undisturbed_output(block):
 def test_frozen_rows_see_the_clean_keys_of_the_others(block, changed):
     """Against full copies: only the changed positions differ from the clean input, so their rows are exact."""
     clean, hidden, rows, at = copies(20 if len(changed) == 2 else 60, 16, changed, 1.0)
-    found = block.read_frozen(rows, at, *block.clean_keys_values(clean))
+    found = block.read_frozen(rows, at, *block.clean_keys_values(clean), changed_keys(at, clean.shape[1], clean.dtype))
     torch.testing.assert_close(found, block(hidden)[at.copy, at.position], atol=2e-5, rtol=1e-4)

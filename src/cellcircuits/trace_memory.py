@@ -127,7 +127,9 @@ class TraceMemory:
             reads = copies * per_copy
         entering = copies * self._positions * (1 + DOUBLE) + 3 * reads * d
         if work.frozen or alone:
-            return entering + max(self._frozen_block(reads, per_copy), self._measuring(copies, reads))
+            # which keys are left out stays for all layers
+            measuring = reads * self._positions + self._measuring(copies, reads)
+            return entering + max(self._frozen_block(reads, per_copy), measuring)
         whole = copies * self._positions
         updating = whole * (2 * d + 2 * per_copy * d / D_HEAD) if work.share <= FEW_CHANGED else 0.0
         in_block = max(updating, whole * block_numbers(work.shape))

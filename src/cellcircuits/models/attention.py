@@ -27,9 +27,22 @@ class Attended(NamedTuple):
     """(..., head, query): log of the sum of exp(score); -inf where there is no key."""
 
 
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, excluded: torch.Tensor | None = None
-) -> Attended:
+class Excluded(NamedTuple):
+    """Keys that queries must not look at."""
+
+    mask: torch.Tensor
+    """float (query, key): -inf for these keys, else 0; added to scores."""
+    all_keys: torch.Tensor
+    """bool (query,): whether no key is left."""
+
+    @classmethod
+    def of(cls, excluded: torch.Tensor, dtype: torch.dtype) -> Excluded:
+        """From bool (query, key)."""
+        nothing = torch.zeros((), dtype=dtype, device=excluded.device)
+        return cls(torch.where(excluded, -torch.inf, nothing), excluded.all(dim=1))
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, excluded: Excluded | None = None) -> Attended:
     """softmax(query key' / sqrt(d_head)) value, and the normaliser.
 
     Parameters
@@ -37,14 +50,14 @@ def attend(
     query, key, value
         (head, query, d_head), (head, key, d_head), (head, key, d_head).
     excluded
-        bool (query, key): keys that a query must not look at.
+        Keys that a query must not look at.
     """
-    mask = None if excluded is None else torch.where(excluded, -torch.inf, query.new_zeros(()))
+    mask = None if excluded is None else excluded.mask
     if query.device.type == "cpu":
         output, log_sum = _attend_fused(query, key, value, mask)
         if excluded is not None:
             # the kernel says 0 where no key is left
-            log_sum.masked_fill_(excluded.all(dim=1), -torch.inf)
+            log_sum.masked_fill_(excluded.all_keys, -torch.inf)
         return Attended(output, log_sum)
     rows = torch.arange(query.shape[1], device=query.device).split(QUERIES_AT_A_TIME)
     parts = [attend_explicitly(query[:, some], key, value, None if mask is None else mask[some]) for some in rows]

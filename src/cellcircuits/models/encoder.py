@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cellcircuits.models.attention import Attended, attend, attend_explicitly, joined, with_changed_keys
+from cellcircuits.models.attention import Attended, Excluded, attend, attend_explicitly, joined, with_changed_keys
 from cellcircuits.models.base import Model, key_padding_mask
 from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.settings import FEW_CHANGED
@@ -34,6 +34,11 @@ class CleanAttention(NamedTuple):
     """(head, position, d_head)."""
     attended: Attended
     """(head, position, d_head)."""
+
+
+def changed_keys(at: Positions, n_positions: int, dtype: torch.dtype) -> Excluded:
+    """For every changed position the positions that changed in its copy: their clean keys are not to be looked at."""
+    return Excluded.of(at.changed(n_positions)[at.copy], dtype)
 
 
 class EncoderBlock(nn.Module):
@@ -85,15 +90,21 @@ class EncoderBlock(nn.Module):
         return self.norm2(self.norm1(rows + attention) + feedforward)
 
     def read_frozen(
-        self, rows: torch.Tensor, at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
+        self,
+        rows: torch.Tensor,
+        at: Positions,
+        clean_keys: torch.Tensor,
+        clean_values: torch.Tensor,
+        changed: Excluded,
     ) -> torch.Tensor:
         """Block output at the changed positions `at`, (read, d_model), if all other positions stay as they were.
 
         `rows` (read, d_model) are the changed inputs; `clean_keys` and `clean_values` (head, position, d_head) those of
-        the undisturbed input. A changed position looks at the clean keys and values of the unchanged positions, and at
-        the changed ones of its own copy. All rows meet the clean keys in one product, whatever copy they are of.
+        the undisturbed input; `changed` is what `changed_keys` says. A changed position looks at the clean keys and
+        values of the unchanged positions, and at the changed ones of its own copy. All rows meet the clean keys in one
+        product, whatever copy they are of.
         """
-        attention = self._attend_changed(self.qkv(rows).chunk(3, dim=-1), at, clean_keys, clean_values)
+        attention = self._attend_changed(self.qkv(rows).chunk(3, dim=-1), at, clean_keys, clean_values, changed)
         return self._finish_rows(rows, attention)
 
     def forward_changed(
@@ -112,19 +123,23 @@ class EncoderBlock(nn.Module):
         moved, leaning = with_changed_keys(clean.attended, clean.query, keys, values, at.filled)
         table = moved.transpose(1, 2).flatten(-2)
         del moved  # as large as the whole batch
-        table[at.copy, at.position] = self._attend_changed(changed, at, clean.key, clean.value)
+        excluded = changed_keys(at, hidden.shape[1], hidden.dtype)
+        table[at.copy, at.position] = self._attend_changed(changed, at, clean.key, clean.value, excluded)
         leaning[at.copy, at.position] = False
         if leaning.any():
             self._attend_anew(table, leaning, hidden)
         return self._finish_rows(hidden, table)
 
     def _attend_changed(
-        self, changed: Sequence[torch.Tensor], at: Positions, clean_keys: torch.Tensor, clean_values: torch.Tensor
+        self,
+        changed: Sequence[torch.Tensor],
+        at: Positions,
+        clean_keys: torch.Tensor,
+        clean_values: torch.Tensor,
+        excluded: Excluded,
     ) -> torch.Tensor:
         """Attention (read, d_model) of changed positions with query, key and value `changed`, each (read, d_model)."""
-        others = attend(
-            self._row_heads(changed[0]).contiguous(), clean_keys, clean_values, at.changed(clean_keys.shape[1])[at.copy]
-        )
+        others = attend(self._row_heads(changed[0]).contiguous(), clean_keys, clean_values, excluded)
         query, key, value = (self._heads(at.padded(part)) for part in changed)
         empty = torch.zeros(at.filled.shape, dtype=query.dtype, device=query.device)
         empty.masked_fill_(~at.filled, -torch.inf)
@@ -199,9 +214,10 @@ class EncoderModel(Model):
         blocks = cast(Sequence[EncoderBlock], self.blocks)
         if frozen or (stop == start + 1 and not everywhere):
             # nothing reads the other positions of the only block above a source: there, frozen is exact
+            changed = changed_keys(at, clean.hidden[start - 1].shape[1], rows.dtype)
             for layer in range(start, stop):
                 keys, values = clean.once("keys_values", layer, blocks[layer].clean_keys_values)
-                rows = blocks[layer].read_frozen(rows, at, keys, values)
+                rows = blocks[layer].read_frozen(rows, at, keys, values, changed)
                 yield layer, rows
             return
         hidden = clean.hidden[start - 1].repeat(at.n_copies, 1, 1)
