@@ -128,8 +128,17 @@ def _compare_contexts(run: Run, layer: int, own: Moments | None, parts: Parts) -
     exact, frozen = (trace_files(folder, kind).get(layer, []) for kind in ("exact", "frozen"))
     if exact and frozen:
         parts["fidelity"].append(fidelity(_load_layer(exact), _load_layer(frozen), settings))
-    elif run.settings.trace.context == "exact" and own is not None and _context_of(run, "controls") == "frozen":
+    elif run.settings.trace.context == "exact" and own is not None and _in_frozen_context_of_same_cells(run):
         parts["fidelity"].append(fidelity(_load_layer(trace_files(folder)[layer]), own, settings))
+
+
+def _in_frozen_context_of_same_cells(run: Run) -> bool:
+    """Whether controls were traced in a frozen context, and in the cells of the sources."""
+    main, controls = (
+        json.loads((run.path("trace") / name).read_text(encoding="utf-8"))
+        for name in ("plan.json", "controls_plan.json")
+    )
+    return controls["context"] == "frozen" and controls["cells"] == main["cells"]
 
 
 def _context_of(run: Run, kind: str) -> str:
