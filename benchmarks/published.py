@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.models.geneformer import Geneformer
 from cellcircuits.models.scgpt import ScGPT
-from cellcircuits.sae import TopKSAE
 from cellcircuits.tokens import Tokens
 
 

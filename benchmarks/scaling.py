@@ -19,9 +19,9 @@ import torch
 from matplotlib import pyplot as plt
 
 import cellcircuits as cc
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.model_shape import ModelShape
 from cellcircuits.plan import matmul_rate
-from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import Readout, TraceSettings
 from cellcircuits.trace_work import Work
 from cellcircuits.tracing import trace_cells

@@ -19,10 +19,10 @@ import torch
 import cellcircuits as cc
 import cellcircuits.readouts
 from cellcircuits.ablate import Tracer
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.fit import fit_saes
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.plan import matmul_rate
-from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import TraceSettings, TrainSettings
 from cellcircuits.tracing import trace_cells
 from published import BertPasses, ScgptPasses, published_trace

@@ -30,9 +30,9 @@ import torch
 from torch import nn
 
 import cellcircuits as cc
+from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.fit import fit_saes, split_cells
 from cellcircuits.quality import measure_quality
-from cellcircuits.sae import SparseAutoencoder, TopKSAE
 from cellcircuits.settings import TrainSettings
 
 PUBLISHED_RATE = 3e-4

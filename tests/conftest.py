@@ -19,7 +19,7 @@ from cellcircuits.models.toy import ToyModel
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
 from cellcircuits.run import create_run
-from cellcircuits.settings import TrainSettings, settings_from_dict
+from cellcircuits.settings import CellsSettings, TrainSettings, settings_from_dict
 
 PLAIN = {"readouts": ["source"], "random_directions": 0, "matched_features": 0}
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -149,6 +149,16 @@ def _finished_toy_run(tmp_path_factory: pytest.TempPathFactory, toy_settings: Ca
     run_pipeline(run, Progress(), until="findings")
     torch.set_num_threads(threads)
     return run.folder
+
+
+@pytest.fixture
+def model() -> ToyModel:
+    return ToyModel().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tokens(model: ToyModel, toy_cells: ad.AnnData) -> cc.Tokens:
+    return model.tokenize(toy_cells, CellsSettings())
 
 
 @pytest.fixture

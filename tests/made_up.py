@@ -10,16 +10,24 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.model_shape import ModelShape
 from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.run import Run, create_run
-from cellcircuits.sae import TopKSAE
+from cellcircuits.run_model import load_checked_model
 from cellcircuits.settings import settings_from_dict
-from cellcircuits.stages.cells import load_checked_model
 from cellcircuits.tables import TABLES, make_table, write_table
 from cellcircuits.tokens import Tokens, save_tokens
 
 D_HEAD = 64
+SHORT_RUN: dict[str, dict] = {
+    "model": {"family": "scgpt", "path": "demo", "device": "cpu"},
+    "cells": {"data": "demo", "n_cells": 60},
+    "train": {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096},
+    "annotate": {"null_draws": 5},
+    "trace": {"select": "frequent", "source_layers": [0, 1], "n_features": 3, "n_cells": 40},
+}
+"""Settings of a run of the small scGPT-format model that takes seconds."""
 
 
 def random_checkpoint(folder: Path, shape: ModelShape) -> None:

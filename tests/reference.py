@@ -10,8 +10,8 @@ import math
 import numpy as np
 import torch
 
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.models.base import Model
-from cellcircuits.sae import TopKSAE
 from cellcircuits.tokens import Tokens
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from cellcircuits.run import STAGES, Run, create_run
 from cellcircuits.settings import StructureSettings, settings_from_dict
 from cellcircuits.structure_tables import write_structure
 from cellcircuits.tables import TABLES
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
@@ -30,11 +30,7 @@ LAYER = re.compile(r"L\d\d|\d+")
 @pytest.fixture
 def script() -> ModuleType:
     """scripts/write_docs.py as a module."""
-    spec = importlib.util.spec_from_file_location("write_docs", ROOT / "scripts" / "write_docs.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/write_docs.py")
 
 
 @pytest.fixture

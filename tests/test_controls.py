@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import product
 
@@ -17,6 +18,7 @@ from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.edge_calling import statistics_of
 from cellcircuits.fidelity import fidelity
 from cellcircuits.models.planted import planted
+from cellcircuits.moments import load_moments, trace_files
 from cellcircuits.pair_statistics import pair_statistics
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
@@ -25,6 +27,7 @@ from cellcircuits.run import create_run
 from cellcircuits.settings import EdgesSettings, TraceSettings, settings_from_dict
 from cellcircuits.stats import sign_flip
 from cellcircuits.tracing import Groups, trace_cells
+from tests.made_up import SHORT_RUN
 from tests.test_ablate import busiest_features
 from tests.test_edge_calling import moments_of
 
@@ -272,12 +275,19 @@ def test_controls_are_refused_like_sources(demo_model, demo_tokens, quick_saes):
         cc.trace_controls(demo_model, demo_tokens.take([0]), quick_saes, 0, [10_000])
 
 
-@pytest.mark.parametrize("context", ["exact", "frozen", "screen"])
-def test_a_run_compares_contexts_and_controls(tmp_path, context, demo_run_settings):
-    """Every context through the stages, on the small scGPT-format model."""
-    run = create_run(tmp_path / "run", demo_run_settings(context))
+def run_with_controls(folder, **trace) -> cc.OpenRun:
+    """A short run with controls and folds, up to the edges."""
+    few = {"random_directions": 4, "matched_features": 1, "group_by": "fold", "n_folds": 4, "fidelity_cells": 30}
+    settings = settings_from_dict(SHORT_RUN | {"trace": SHORT_RUN["trace"] | few | trace})
+    run = create_run(folder / "run", settings)
     run_pipeline(run, Progress(), until="edges")
-    opened = cc.open_run(run.folder)
+    return cc.open_run(run.folder)
+
+
+@pytest.mark.parametrize("context", ["exact", "frozen", "screen"])
+def test_a_run_compares_contexts_and_controls(tmp_path, context):
+    """Every context through the stages, on the small scGPT-format model."""
+    opened = run_with_controls(tmp_path, context=context)
     assert opened.controls["direction"].tolist() == ["own", "random", "feature"]
     assert len(opened.fidelity) > 0 and (opened.fidelity["correlation"] > 0.9).all()
     assert opened.edges["specific_q"].notna().all() and opened.edges["stability"].between(0, 1).all()
@@ -285,30 +295,13 @@ def test_a_run_compares_contexts_and_controls(tmp_path, context, demo_run_settin
     assert set(opened.sources["context"]) == found
 
 
-@pytest.fixture
-def demo_run_settings():
-    """Function context -> settings of a short run with controls and folds."""
-
-    def make(context: str) -> cc.Settings:
-        return settings_from_dict(
-            {
-                "model": {"family": "scgpt", "path": "demo"},
-                "cells": {"data": "demo", "n_cells": 60},
-                "train": {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096},
-                "annotate": {"null_draws": 5},
-                "trace": {
-                    "select": "frequent",
-                    "source_layers": [0, 1],
-                    "n_features": 3,
-                    "n_cells": 40,
-                    "context": context,
-                    "random_directions": 4,
-                    "matched_features": 1,
-                    "group_by": "fold",
-                    "n_folds": 4,
-                    "fidelity_cells": 30,
-                },
-            }
-        )
-
-    return make
+def test_controls_in_some_of_the_cells(tmp_path):
+    """They hold the sources in the same cells, and those are not compared with sources in all cells."""
+    opened = run_with_controls(tmp_path, control_cells=25)
+    plans = (json.loads((opened.path("trace") / name).read_text()) for name in ("plan.json", "controls_plan.json"))
+    every, some = (plan["cells"] for plan in plans)
+    assert len(every) == 40 and len(some) == 25 and set(some) < set(every)
+    assert (some[0], some[-1]) == (every[0], every[-1])
+    (path,) = trace_files(opened.path("trace"), "controls")[0]
+    assert load_moments(path).cells().max() == 25
+    assert opened.fidelity.empty and opened.edges["specific_q"].notna().all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,7 @@ from cellcircuits.settings import Settings
 from cellcircuits.stages.cells import read_cells
 from cellcircuits.trace_cost import StageCost
 from cellcircuits.trace_work import works
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
@@ -40,14 +40,6 @@ PUBLISHED = {
 }
 """Forward passes of the paper, and its source layers."""
 TISSUES = ("immune", "kidney", "lung")
-
-
-def load_script(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def planned(settings: Settings) -> list[StageCost]:
@@ -102,7 +94,7 @@ def test_the_exhaustive_example_traces_every_feature_that_has_a_layer_above() ->
 
 def test_the_document_says_what_plan_prints() -> None:
     text = (ROOT / "docs" / "published-conditions.md").read_text(encoding="utf-8")
-    assert text == load_script(ROOT / "scripts" / "write_docs.py").conditions_page()
+    assert text == load_script("scripts/write_docs.py").conditions_page()
     for name in PUBLISHED:
         passes = PASSES[name][2]
         assert f"| `{name}` | trace | {passes:,} |" in text
@@ -112,7 +104,7 @@ def test_the_document_says_what_plan_prints() -> None:
 @pytest.fixture
 def prepare(tmp_path: Path) -> ModuleType:
     """examples/prepare.py with the files that it makes from small stand-ins for the published ones."""
-    module = load_script(ROOT / "examples" / "prepare.py")
+    module = load_script("examples/prepare.py")
     rng = np.random.default_rng(0)
     genes = [f"ENSG{i:011d}" for i in range(30)]
 

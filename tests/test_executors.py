@@ -29,9 +29,9 @@ from cellcircuits.executors import open_executor
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.run import open_folder
+from cellcircuits.run_model import load_checked_model
 from cellcircuits.settings import write_settings
 from cellcircuits.stages import trace
-from cellcircuits.stages.cells import load_checked_model
 from cellcircuits.threads import torch_threads
 from tests.test_examples import ROOT, load_script
 from tests.tracing import AfterParts, StopAfter, moments_files, retrace

@@ -7,28 +7,18 @@ import pytest
 import torch
 
 from cellcircuits.activations import stream_activations
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.errors import ModelError
 from cellcircuits.fit import fit_saes, split_cells
 from cellcircuits.learners import Learner, make_learner
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.quality import measure_quality
-from cellcircuits.sae import TopKSAE
-from cellcircuits.settings import CellsSettings, TrainSettings
+from cellcircuits.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = TrainSettings(
     expansion=2, k=8, epochs=3, batch_positions=64, buffer_positions=256, model_batch=8, dead_after_positions=200
 )
-
-
-@pytest.fixture
-def model() -> ToyModel:
-    return ToyModel().eval().requires_grad_(False)
-
-
-@pytest.fixture
-def tokens(model, toy_cells):
-    return model.tokenize(toy_cells, CellsSettings())
 
 
 def activations(model, tokens, layer: int) -> np.ndarray:

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import cellcircuits.saelens_learners as saelens_learners
+from cellcircuits.autoencoders import JumpReLUSAE, SparseAutoencoder, TopKSAE
 from cellcircuits.errors import RunError, SettingsError
 from cellcircuits.fit import fit_saes, fit_seeds, split_groups
 from cellcircuits.learners import TopKLearner, make_learner
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.quality import measure_quality
-from cellcircuits.sae import JumpReLUSAE, SparseAutoencoder, TopKSAE, load_sae
-from cellcircuits.settings import CellsSettings, TrainSettings
+from cellcircuits.sae import load_sae
+from cellcircuits.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = TrainSettings(
@@ -40,16 +41,6 @@ def architecture(request) -> str:
     if request.param in OF_SAELENS:
         pytest.importorskip("sae_lens", reason="sae-lens is not installed (the extra `train`)")
     return request.param
-
-
-@pytest.fixture
-def model() -> ToyModel:
-    return ToyModel().eval().requires_grad_(False)
-
-
-@pytest.fixture
-def tokens(model, toy_cells):
-    return model.tokenize(toy_cells, CellsSettings())
 
 
 def bits(saes: dict[int, SparseAutoencoder]) -> dict[tuple[int, str], bytes]:

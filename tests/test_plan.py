@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import cellcircuits as cc
+from cellcircuits.autoencoders import SparseCode, TopKSAE
 from cellcircuits.catalogue import count_firings
 from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
@@ -23,7 +24,6 @@ from cellcircuits.models.geneformer import CONFIG_DEFAULTS, Geneformer
 from cellcircuits.moments import save_moments
 from cellcircuits.plan import cell_lengths, estimate, matmul_rate
 from cellcircuits.quality import measure_quality
-from cellcircuits.sae import SparseCode, TopKSAE
 from cellcircuits.settings import TraceSettings, settings_from_dict
 from cellcircuits.tokens import Tokens
 from cellcircuits.trace_plan import CONTROL_READOUTS

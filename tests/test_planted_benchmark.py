@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.scripts import load_script
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@cache
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "planted.py"
-    spec = importlib.util.spec_from_file_location("planted_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/planted.py")
 
 
 @cache

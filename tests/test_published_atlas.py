@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -17,15 +16,11 @@ import cellcircuits as cc
 from cellcircuits.errors import DataError
 from cellcircuits.references import GeneSets, read_gmt
 from cellcircuits.tables import TABLES
+from tests.scripts import load_script
 
 
-@cache
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "published_atlas.py"
-    spec = importlib.util.spec_from_file_location("published_atlas_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/published_atlas.py")
 
 
 GENES = [{"n": f"G{i}", "a": 9.0 - i, "fc": 10 + i} for i in range(7)]

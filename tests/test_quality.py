@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import cellcircuits as cc
+from cellcircuits.autoencoders import JumpReLUSAE, TopKSAE
 from cellcircuits.errors import SettingsError
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.pipeline import run_stage
@@ -23,7 +24,6 @@ from cellcircuits.quality import (
     stability,
 )
 from cellcircuits.run import create_run
-from cellcircuits.sae import JumpReLUSAE, TopKSAE
 from cellcircuits.settings import CellsSettings
 from cellcircuits.summary import summarise
 

@@ -29,24 +29,14 @@ from cellcircuits.summary import summarise
 from cellcircuits.tables import read_table
 from cellcircuits.threads import torch_threads
 from cellcircuits.trace_plan import TracePlan
+from tests.made_up import SHORT_RUN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TRAIN = {"epochs": 1, "k": 8, "expansion": 2, "batch_positions": 512, "buffer_positions": 4096, "random_weights": True}
-CONTENT: dict[str, dict] = {
-    "model": {"family": "scgpt", "path": "demo", "device": "cpu"},
-    "cells": {"data": "demo", "n_cells": 60},
+TRAIN = SHORT_RUN["train"] | {"random_weights": True}
+WITHOUT_CONTROLS = {"cells_per_part": 40, "random_directions": 0, "matched_features": 0, "threads": 1}
+CONTENT: dict[str, dict] = SHORT_RUN | {
     "train": TRAIN | {"seed": 7},
-    "annotate": {"null_draws": 5},
-    "trace": {
-        "select": "frequent",
-        "source_layers": [0, 1],
-        "n_features": 3,
-        "n_cells": 40,
-        "cells_per_part": 40,
-        "random_directions": 0,
-        "matched_features": 0,
-        "threads": 1,
-    },
+    "trace": SHORT_RUN["trace"] | WITHOUT_CONTROLS,
 }
 
 

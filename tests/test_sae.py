@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.errors import ModelError
 from cellcircuits.models.toy import ToyModel
-from cellcircuits.sae import TopKSAE, check_saes, load_sae, load_saes
+from cellcircuits.sae import check_saes, load_sae, load_saes
 
 WIDTH, N_FEATURES, K = 6, 20, 4
 

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import cellcircuits as cc
+from cellcircuits.autoencoders import JumpReLUSAE, SparseAutoencoder, TopKSAE
 from cellcircuits.errors import ModelError
 from cellcircuits.models.toy import ToyModel
-from cellcircuits.sae import JumpReLUSAE, SparseAutoencoder, TopKSAE, check_saes, convert_saes, load_sae, load_saes
+from cellcircuits.sae import check_saes, convert_saes, load_sae, load_saes
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tracing import trace
 

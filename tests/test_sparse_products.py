@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cellcircuits import sparse_products
+from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.learners import TopKLearner, _dense, _gathered
-from cellcircuits.sae import TopKSAE
 from cellcircuits.settings import TrainSettings
 
 CPU = torch.device("cpu")

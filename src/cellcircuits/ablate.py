@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
 from cellcircuits.errors import ModelError
 from cellcircuits.models.base import Model
 from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.readouts import Layer, measure
-from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.settings import EVERYWHERE, FROZEN_READS_PER_COPY, TraceSettings
 from cellcircuits.tokens import Tokens
 

@@ -18,10 +18,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellcircuits.annotation import Annotator
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens

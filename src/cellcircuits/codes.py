@@ -11,8 +11,8 @@ import scipy.sparse as sp
 import torch
 
 from cellcircuits.activations import ActivationBatch, stream_activations
+from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.tokens import Tokens
 
 

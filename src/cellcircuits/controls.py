@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.moments import OWN
-from cellcircuits.sae import SparseAutoencoder
 
 
 def direction_names(n_random: int, n_matched: int) -> tuple[str, ...]:

@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 
 from cellcircuits.activations import stream_activations
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.errors import RunError, SettingsError, listed
 from cellcircuits.learners import Learner, make_learner
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import TrainSettings
 from cellcircuits.tokens import Tokens
 

@@ -12,8 +12,8 @@ from cellcircuits.run import Run, open_folder
 from cellcircuits.tables import STRUCTURE, read_table
 
 if TYPE_CHECKING:
+    from cellcircuits.autoencoders import SparseAutoencoder
     from cellcircuits.moments import Moments
-    from cellcircuits.sae import SparseAutoencoder
     from cellcircuits.tokens import Tokens
 
 

@@ -33,8 +33,8 @@ from cellcircuits.trace_plan import TracePlan
 if TYPE_CHECKING:
     import torch
 
+    from cellcircuits.autoencoders import SparseAutoencoder
     from cellcircuits.models.base import Model
-    from cellcircuits.sae import SparseAutoencoder
     from cellcircuits.settings import TraceSettings
     from cellcircuits.tokens import Tokens
 

@@ -152,12 +152,13 @@ def quality(
     table = run.quality
     ax = _axes(ax, 6.4, 4.0)
     for prefix, style, what in (("", "-", ""), (f"{RANDOM_WEIGHTS}_", "--", ", random weights")):
-        for value, colour in zip(values, COLOURS, strict=False):
+        for number, value in enumerate(values):
             if value not in table:
                 raise DataError(f"Autoencoders have no {value!r}; they have {listed(table.columns, 20)}.")
             if prefix + value not in table or table[prefix + value].isna().all():
                 continue
             label = f"{value.replace('_', ' ')}{what}"
+            colour = COLOURS[number % len(COLOURS)]
             ax.plot(table["layer"], table[prefix + value], style, marker="o", markersize=5, color=colour, label=label)
     ax.set(xlabel="Layer", ylabel="Held-out cells")
     ax.set_xticks(table["layer"])
@@ -236,7 +237,7 @@ def _categories(ax: Axes, points: np.ndarray, values: np.ndarray, none: str) -> 
         linewidths=0,
         label=none if len(counts) <= len(shown) else f"{none}, or a rarer one",
     )
-    for name, colour in zip(shown, COLOURS, strict=False):
+    for name, colour in zip(shown, COLOURS[: len(shown)], strict=True):
         text = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1].rstrip()}…"
         x, y = points[values == name].T
         ax.scatter(x, y, s=22, color=colour, linewidths=0, label=f"{text} ({counts[name]})")

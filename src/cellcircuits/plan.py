@@ -31,7 +31,8 @@ def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
         If the data are not there and the number of cells is not set.
     """
     from cellcircuits.models import checkpoint_folder
-    from cellcircuits.stages.cells import load_checked_model, read_cells
+    from cellcircuits.run_model import load_checked_model
+    from cellcircuits.stages.cells import read_cells
 
     model, cells = settings.model, settings.cells
     have_data = cells.data == "demo" or Path(cells.data).is_file()

@@ -11,6 +11,7 @@ from cellcircuits.errors import SettingsError, listed
 from cellcircuits.moments import ALL
 from cellcircuits.selection import (
     default_source_layers,
+    evenly_spread,
     match_firing_rates,
     matched_pairs,
     pair_by_firing_rate,
@@ -95,7 +96,7 @@ def control_plan(
         layer: match_firing_rates(features[features["layer"] == layer], chosen, settings.matched_features)
         for layer, chosen in main.sources.items()
     }
-    cells = _evenly_spread(main.cells, settings.control_cells or len(main.cells))
+    cells = [main.cells[i] for i in evenly_spread(len(main.cells), settings.control_cells or len(main.cells))]
     return replace(
         main,
         cells=cells,
@@ -154,7 +155,7 @@ def random_weights_plan(
 
 def sample_plans(main: TracePlan, settings: TraceSettings) -> dict[str, TracePlan]:
     """A few sources in a few cells, evenly spread, in both contexts: what a frozen trace is measured against."""
-    chosen = _evenly_spread(main.cells, settings.fidelity_cells)
+    chosen = [main.cells[i] for i in evenly_spread(len(main.cells), settings.fidelity_cells)]
     rng = np.random.default_rng(settings.seed)
     sources = {
         layer: sorted(
@@ -170,12 +171,6 @@ def sample_plans(main: TracePlan, settings: TraceSettings) -> dict[str, TracePla
         group_of=[0] * len(chosen),
     )
     return {"exact": replace(few, context="exact"), "frozen": few}
-
-
-def _evenly_spread(cells: list[int], number: int) -> list[int]:
-    """So many of the cells, or all if there are not as many."""
-    chosen = np.linspace(0, len(cells) - 1, min(number, len(cells))).astype(int)
-    return [cells[i] for i in chosen]
 
 
 def restricted(main: TracePlan, sources: Sources) -> TracePlan:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from cellcircuits.activations import stream_activations
+from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.settings import FINAL_BATCH
 from cellcircuits.tokens import Tokens
 

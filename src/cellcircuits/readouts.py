@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
 from cellcircuits.positions import Positions
-from cellcircuits.sae import SparseAutoencoder, SparseCode
 from cellcircuits.settings import EVERYWHERE
 
 ROUNDING = 16 * torch.finfo(torch.float32).eps

@@ -11,20 +11,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from cellcircuits.autoencoders import JumpReLUSAE, SparseAutoencoder, SparseCode, TopKSAE
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.errors import ModelError
 from cellcircuits.sae_formats import is_autoencoder, read_autoencoder
-
-__all__ = [
-    "JumpReLUSAE",
-    "SparseAutoencoder",
-    "SparseCode",
-    "TopKSAE",
-    "check_saes",
-    "convert_saes",
-    "load_sae",
-    "load_saes",
-]
 
 _LAYER = (
     r"(?:L|(?:resid_post_)?layer_?|blocks\.|layers[._]|h\.|(?:bert\.)?encoder\.layer\.|transformer_encoder\.layers\.)"

@@ -152,8 +152,9 @@ class SAELensLearner(Learner):
         weights = module.state_dict()
         module.process_state_dict_for_saving_inference(weights)
         sae = JumpReLUSAE(*weights["W_enc"].shape).to(self.device)
-        sae.load_state_dict({name: weights[name] for name in sae.state_dict() if name != "b_in"}, strict=False)
-        sae.b_in.copy_(sae.b_dec)
+        # what is added back is what was subtracted
+        names = {name: "b_dec" if name == "b_in" else name for name in sae.state_dict()}
+        sae.load_state_dict({name: weights[theirs] for name, theirs in names.items()})
         return sae.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:

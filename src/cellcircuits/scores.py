@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.catalogue import FiringSums, count_firings
 from cellcircuits.codes import stream_codes
 from cellcircuits.counts import gene_names
@@ -17,7 +18,7 @@ from cellcircuits.errors import DataError, ModelError, listed
 from cellcircuits.models.base import Model
 from cellcircuits.run import Run
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import SparseAutoencoder, check_saes, load_saes
+from cellcircuits.sae import check_saes, load_saes
 from cellcircuits.settings import AnnotateSettings, CellsSettings
 from cellcircuits.tables import read_table
 from cellcircuits.tokens import Tokens

@@ -66,6 +66,11 @@ def _draw_in_proportion(rows: np.ndarray, labels: np.ndarray, n_cells: int, rng:
     return np.sort(np.concatenate(drawn))
 
 
+def evenly_spread(n_cells: int, number: int) -> np.ndarray:
+    """int64 (cell,): so many of the cells, from the first to the last; all if there are not as many."""
+    return np.linspace(0, n_cells - 1, min(number, n_cells)).astype(np.int64)
+
+
 def default_source_layers(layers: list[int], n_layers: int) -> list[int]:
     """The first layer with an autoencoder, and those at one and two thirds of the depth that have layers above."""
     return sorted({layers[0], *(layer for layer in (n_layers // 3, 2 * n_layers // 3) if layer in layers[:-1])})

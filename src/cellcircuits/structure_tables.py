@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.errors import DataError, listed
 from cellcircuits.models.base import Model
 from cellcircuits.opened import OpenRun
 from cellcircuits.progress import Progress
 from cellcircuits.run import file_hash
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.scores import cell_scores
 from cellcircuits.settings import StructureSettings
 from cellcircuits.stages.cells import read_cells

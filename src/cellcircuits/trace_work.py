@@ -16,7 +16,7 @@ import numpy as np
 
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.model_shape import ModelShape
-from cellcircuits.selection import default_source_layers
+from cellcircuits.selection import default_source_layers, evenly_spread
 from cellcircuits.settings import EVERYWHERE, FEW_CHANGED, FOLD, Settings, TraceSettings
 from cellcircuits.trace_plan import CONTROL_READOUTS, MEGABYTE, bytes_per_source, split_into_blocks
 
@@ -180,14 +180,10 @@ def _everywhere_operations(shape: ModelShape, lengths: np.ndarray, share: float,
     return _first_block_operations(shape, lengths, share) + (above - 1) * block_operations(shape, lengths)
 
 
-def _evenly_spread(lengths: np.ndarray, number: int) -> np.ndarray:
-    return lengths[np.linspace(0, len(lengths) - 1, min(number, len(lengths))).astype(int)]
-
-
 def _controls(main: Work, trace: TraceSettings) -> Work:
     exact = trace.control_context == "exact"
     readouts = CONTROL_READOUTS + (["other"] if exact and "other" in main.readouts else [])
-    lengths = _evenly_spread(main.lengths, trace.control_cells or len(main.lengths))
+    lengths = main.lengths[evenly_spread(len(main.lengths), trace.control_cells or len(main.lengths))]
     main = replace(main, lengths=lengths, frozen=not exact, readouts=readouts)
     return replace(main, n_directions=1 + trace.n_controls, n_groups=1)
 
@@ -206,7 +202,7 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[st
     targets = {s: [t for t in (trace.target_layers or layers) if t > s] for s in source_layers}
     main = Work(
         shape=shape,
-        lengths=_evenly_spread(lengths, n_cells),
+        lengths=lengths[evenly_spread(len(lengths), n_cells)],
         sources={s: n_sources for s in source_layers if targets[s]},
         targets=targets,
         n_features=n_features,
@@ -222,7 +218,7 @@ def works(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> dict[st
     if trace.context == "screen":
         found["exact"] = replace(main, frozen=False)
     if trace.context == "frozen" and trace.fidelity_sources:
-        few = main.lengths[: trace.fidelity_cells]
+        few = main.lengths[evenly_spread(len(main.lengths), trace.fidelity_cells)]
         sources = {s: min(trace.fidelity_sources, n_sources) for s in main.sources}
         found["exact"] = replace(main, frozen=False, lengths=few, sources=sources)
     if settings.train.random_weights:

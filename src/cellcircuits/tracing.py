@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from cellcircuits.ablate import AblationEffects, Tracer
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.controls import control_directions, direction_names
 from cellcircuits.errors import SettingsError
 from cellcircuits.models.base import Model
 from cellcircuits.moments import ALL, GENE_STATISTICS, OWN, Moments
-from cellcircuits.sae import SparseAutoencoder, check_saes
+from cellcircuits.sae import check_saes
 from cellcircuits.settings import Readout, TraceSettings
 from cellcircuits.tokens import Tokens
 

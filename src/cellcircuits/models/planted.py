@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.errors import SettingsError
 from cellcircuits.models.planted_circuits import (
     plant_attention,
@@ -56,7 +57,6 @@ from cellcircuits.models.planted_draft import (
     hidden_units,
 )
 from cellcircuits.models.planted_model import Embedding, Norm, PlantedModel, Relay
-from cellcircuits.sae import SparseAutoencoder, TopKSAE
 from cellcircuits.tokens import Tokens
 
 SHORTEST, LONGEST = 26, 38

@@ -18,9 +18,9 @@ import anndata as ad
 import numpy as np
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.counts import read_counts
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder, TopKSAE
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
 from cellcircuits.vocabulary import assemble_tokens, map_genes

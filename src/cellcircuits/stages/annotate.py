@@ -13,6 +13,7 @@ import pandas as pd
 
 from cellcircuits.annotation import Annotator
 from cellcircuits.associations import association_columns, cell_labels
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.catalogue import background_tokens, count_firings, name_features
 from cellcircuits.formats import RANDOM_WEIGHTS
 from cellcircuits.models.base import Model
@@ -21,7 +22,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, network_path, read_gmt
 from cellcircuits.run import Run, file_hash
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import SparseAutoencoder, load_saes
+from cellcircuits.sae import load_saes
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import write_table

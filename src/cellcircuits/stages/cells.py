@@ -11,7 +11,6 @@ from cellcircuits.errors import DataError
 from cellcircuits.progress import Progress
 from cellcircuits.run import Run, file_hash
 from cellcircuits.run_model import load_checked_model
-from cellcircuits.run_model import run_model as run_model
 from cellcircuits.selection import select_cells
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import save_tokens

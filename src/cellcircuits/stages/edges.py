@@ -64,7 +64,9 @@ def call_trace(run: Run, progress: Progress) -> Parts:
     parts["signs"].append(sign_shares(list(blocks.values()), settings))
     if counts:
         # what is traced on random weights has the context of the controls
-        parts["controls"].append(control_table(counts, _context_of(run, "controls" if controls else RANDOM_WEIGHTS)))
+        parts["controls"].append(
+            control_table(counts, _plan(run, "controls" if controls else RANDOM_WEIGHTS)["context"])
+        )
     return parts
 
 
@@ -134,16 +136,14 @@ def _compare_contexts(run: Run, layer: int, own: Moments | None, parts: Parts) -
 
 def _in_frozen_context_of_same_cells(run: Run) -> bool:
     """Whether controls were traced in a frozen context, and in the cells of the sources."""
-    main, controls = (
-        json.loads((run.path("trace") / name).read_text(encoding="utf-8"))
-        for name in ("plan.json", "controls_plan.json")
-    )
-    return controls["context"] == "frozen" and controls["cells"] == main["cells"]
+    controls = _plan(run, "controls")
+    return controls["context"] == "frozen" and controls["cells"] == _plan(run)["cells"]
 
 
-def _context_of(run: Run, kind: str) -> str:
-    plan = json.loads((run.path("trace") / f"{kind}_plan.json").read_text(encoding="utf-8"))
-    return plan["context"]
+def _plan(run: Run, kind: str = "") -> dict[str, Any]:
+    """The plan of the sources, or of another part of the trace."""
+    name = f"{kind}_plan.json" if kind else "plan.json"
+    return json.loads((run.path("trace") / name).read_text(encoding="utf-8"))
 
 
 def _joined(name: str, parts: list[pd.DataFrame]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.edge_calling import count_edges
 from cellcircuits.errors import DataError, RunError
 from cellcircuits.formats import RANDOM_WEIGHTS
@@ -31,7 +32,7 @@ from cellcircuits.planning import control_plan, make_plan, random_weights_plan, 
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, Run
 from cellcircuits.run_model import run_model
-from cellcircuits.sae import SparseAutoencoder, check_saes, load_saes
+from cellcircuits.sae import check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
 from cellcircuits.stages.train import load_baseline
 from cellcircuits.tables import make_table, read_table, write_table

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.errors import DataError, ModelError, SettingsError
 from cellcircuits.fit import Saes, fit_seeds, split_cells, split_groups
 from cellcircuits.formats import RANDOM_WEIGHTS
@@ -21,9 +22,9 @@ from cellcircuits.models.randomized import randomized
 from cellcircuits.progress import Progress
 from cellcircuits.quality import measure_quality
 from cellcircuits.run import Run
-from cellcircuits.sae import SparseAutoencoder, TopKSAE, check_saes, load_saes
+from cellcircuits.run_model import run_model
+from cellcircuits.sae import check_saes, load_saes
 from cellcircuits.settings import TrainSettings
-from cellcircuits.stages.cells import run_model
 from cellcircuits.tables import make_table, write_table
 from cellcircuits.tokens import Tokens, load_tokens
 
@@ -32,10 +33,7 @@ BASELINES = ("variance_explained", "final_state_recovered", "l0", "dead_share")
 
 
 def train_stage(run: Run, progress: Progress) -> None:
-    """Train (or take over) one autoencoder per layer.
-
-    Training that was stopped goes on from where it was last saved, in the run's work folder; write `sae/`.
-    """
+    """Train (or take over) one autoencoder per layer, from where a stopped training was last saved; write `sae/`."""
     run.require("cells")
     settings, model, tokens = run.settings.train, run_model(run), load_tokens(run.path("cells"))
     if len(tokens) < 2:

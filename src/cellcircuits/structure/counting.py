@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
+from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
 from cellcircuits.models.base import Model
-from cellcircuits.sae import SparseAutoencoder
 from cellcircuits.settings import StructureSettings
 from cellcircuits.tokens import Tokens
 
