@@ -80,6 +80,11 @@ def pair_effects(run: OpenRun) -> pd.DataFrame:
     return table[table["traced"] != 0]
 
 
+def count(number: float) -> str:
+    """A mean number of edges: small ones with a decimal."""
+    return f"{number:,.0f}" if number >= 100 or number == round(number) else f"{number:,.1f}"
+
+
 def headline_rows(run: OpenRun) -> list[list[str]]:
     """Rows of the table: headline, and what it is by each rule."""
     rules = edges_by_rule(run)
@@ -97,7 +102,7 @@ def headline_rows(run: OpenRun) -> list[list[str]]:
         if direction in controls.index:
             row = controls.loc[direction]
             numbers = (row[f"edges_{column}"] for column in ("published", "exist", "specific"))
-            rows.append([f"edges of {name}", *("-" if np.isnan(n) else f"{n:,.0f}" for n in numbers)])
+            rows.append([f"edges of {name}", *("-" if np.isnan(n) else count(n) for n in numbers)])
     return rows
 
 
@@ -157,7 +162,9 @@ def _draw_controls(ax: Axes, controls: pd.DataFrame) -> None:
         at = y + (offset - 1) * height
         ax.barh(at, np.nan_to_num(values), height, color=COLOURS[rule], label=rule)
         for value, place in zip(values, at, strict=True):
-            ax.text(np.nan_to_num(value), place, " -" if np.isnan(value) else f" {value:,.0f}", va="center", fontsize=8)
+            ax.text(
+                np.nan_to_num(value), place, " -" if np.isnan(value) else f" {count(value)}", va="center", fontsize=8
+            )
     ax.set_yticks(y, [fill(DIRECTIONS[name], 22) for name in table.index])
     ax.invert_yaxis()
     ax.margins(x=0.15)
