@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellcircuits.atlas import build, genes, shards
+from cellcircuits.atlas import build, genes, overview, shards
 from cellcircuits.atlas.build import build_atlas
 from cellcircuits.atlas.serve import AtlasServer, make_server, serve
 from cellcircuits.errors import RunError
@@ -236,6 +236,15 @@ def test_overview_escapes_every_name(site: Path) -> None:
     assert "1\u202f234\u202f567" in page and "not available" in page and 'src="plots/signs_by_rule.png"' in page
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_overview_says_how_many_edges_are_specific(known: bool) -> None:
+    tables = fake_tables()
+    edges = tables["edges"].assign(specific_q=0.5 if known else np.nan)
+    lead = overview._lead(edges, tables["features"])
+    assert (f", {edges['specific'].sum()} of them beyond what random directions do." in lead) == known
+    assert lead.startswith(f"{len(edges)} causal edges")
+
+
 def test_pages_allow_no_foreign_or_inline_code(site: Path) -> None:
     page = (site / "index.html").read_text("utf-8")
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
@@ -429,6 +438,7 @@ ROUTES = {
     "#/features?layer=all&search=script": [SCRIPT, "L0/F65", "Firing rate"],
     "#/features?search=no+such+feature": ["No feature fits"],
     "#/feature/0/65": [SCRIPT, "Upstream", "Downstream", "L2/F64", "Enriched gene sets", "3 of 20"],
+    f"#/feature/{N_LAYERS - 1}/{N_FEATURES - 1}": ["Ablated in this run", "no label"],
     "#/circuit": ["L0/F65", SCRIPT],
     "#/circuit/0/65?depth=2": ["Circuit around L0/F65", "followed outward", "Layer 2"],
     "#/circuit/0/65?snr=1000": ["No edge passes these filters"],
@@ -450,6 +460,8 @@ def test_every_page_shows_its_content_as_text(visit: Callable[..., Visit], width
         assert [part for part in expected if part not in text] == [], route
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, route
         assert tab.page.locator("main script, main b").count() == 0
+        # nothing that stands for nothing has become a word
+        assert not {"false", "null", "undefined", "NaN"} & set(text.splitlines()), route
 
 
 @pytest.mark.slow

@@ -32,9 +32,12 @@ def overview_html(
 def _lead(edges: pd.DataFrame, features: pd.DataFrame) -> str:
     sources = len(edges[["source_layer", "source_feature"]].drop_duplicates())
     n_layers = features["layer"].nunique()
+    beyond = ""
+    if edges["specific_q"].notna().any():
+        beyond = f", {number_text(int(edges['specific'].sum()))} of them beyond what random directions do"
     return (
-        f"{number_text(len(edges))} causal edges. {number_text(len(features))} features in {n_layers} layers, of which "
-        f"{number_text(sources)} have outgoing edges."
+        f"{number_text(len(edges))} causal edges{beyond}. {number_text(len(features))} features in {n_layers} layers, "
+        f"of which {number_text(sources)} have outgoing edges."
     )
 
 

@@ -11,7 +11,12 @@ function fill(node, attributes, children) {
       node.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  // append() turns strings into text nodes
+  return append(node, ...children);
+}
+
+/** Add children: elements, text, or lists of them; null, undefined and false stand for nothing. */
+export function append(node, ...children) {
+  // a node's own append turns strings into text nodes, and false into the word
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }

@@ -1,7 +1,7 @@
 // The circuit around one feature: a drawing by layer, and the same edges as a table.
 
 import { loadRows } from "../data.js";
-import { element, emptyState, field, heading, select } from "../dom.js";
+import { append, element, emptyState, field, heading, select } from "../dom.js";
 import { edgeMeanings, endColumn, numberColumns } from "../edgetable.js";
 import * as format from "../format.js";
 import { drawGraph, highlight } from "../graph.js";
@@ -142,11 +142,11 @@ function startList(title, hubs) {
 }
 
 async function startPage(view) {
-  view.append(heading("Circuits"));
+  append(view, heading("Circuits"));
   const hubs = await loadRows("hubs.json.gz");
   const start = "A circuit is drawn around one feature. Open a feature and choose “Draw its circuit”";
   if (!hubs.length) {
-    view.append(emptyState(`${start}, or search above.`));
+    append(view, emptyState(`${start}, or search above.`));
     return "Circuits";
   }
   const lists = [
@@ -159,7 +159,8 @@ async function startPage(view) {
       hubs.filter(({ direction }) => direction === "in"),
     ),
   ];
-  view.append(
+  append(
+    view,
     element("p", {}, `${start}, search above, or start from one with many edges.`),
     element("div", { class: "two" }, ...lists),
   );
@@ -179,7 +180,8 @@ export async function render(view, { parts, query }) {
   const options = readOptions(query);
   const name = format.featureName(feature.layer, feature.feature);
   const found = await neighbourhood(feature, options);
-  view.append(
+  append(
+    view,
     heading(`Circuit around ${name} `, format.headingLabel(feature.label)),
     element(
       "p",
@@ -193,7 +195,7 @@ export async function render(view, { parts, query }) {
     const advice = any
       ? "Lower the smallest |snr|, or show both signs."
       : "This feature has no edges at all; choose another one.";
-    view.append(emptyState(`No edge passes these filters. ${advice}`));
+    append(view, emptyState(`No edge passes these filters. ${advice}`));
     return `Circuit ${name}`;
   }
   const graph = graphPart(found, name, document.getElementById("main").clientWidth - 48);
@@ -205,12 +207,13 @@ export async function render(view, { parts, query }) {
     element("span", { class: "sign opposes" }, "▲ opposes"),
     " dashed line; the thicker, the larger |snr|",
   );
-  view.append(
+  append(
+    view,
     element("p", { role: "status" }, drawnText(found, name)),
     legend,
     graph.box,
     edgeList(found, graph.choose),
   );
-  view.append(await edgeMeanings());
+  append(view, await edgeMeanings());
   return `Circuit ${name}`;
 }

@@ -2,7 +2,7 @@
 
 import { loadEdges, loadFeature, loadFeatureRows } from "../data.js";
 import { edgeMeanings, edgeTable } from "../edgetable.js";
-import { element, emptyState, heading } from "../dom.js";
+import { append, element, emptyState, heading } from "../dom.js";
 import { AtlasError } from "../errors.js";
 import * as format from "../format.js";
 import { meaningList } from "../meanings.js";
@@ -209,7 +209,8 @@ export async function render(view, { parts }) {
   const name = format.featureName(layer, feature);
   const anyEdge = outgoing.length + incoming.length > 0;
   const section = (nodes) => element("section", {}, ...nodes);
-  view.append(
+  append(
+    view,
     element("p", { class: "crumbs" }, element("a", { href: `#/features?layer=${layer}` }, `Layer ${layer}`)),
     heading(`${name} `, format.headingLabel(row.label)),
     facts(row),

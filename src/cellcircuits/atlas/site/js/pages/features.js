@@ -1,7 +1,7 @@
 // The list of features: search, sort, filter by layer. Its state is part of the address.
 
 import { loadContents, loadRows } from "../data.js";
-import { delayed, element, emptyState, field, heading, select } from "../dom.js";
+import { append, delayed, element, emptyState, field, heading, select } from "../dom.js";
 import { errorNotice } from "../errors.js";
 import { count, featureLink, featureName, geneLinks, geneList, labelOrGenes, percent } from "../format.js";
 import { meaningList } from "../meanings.js";
@@ -138,9 +138,9 @@ async function featureList(state, layers) {
 /** The page. */
 export async function render(view, { query }) {
   const layers = (await loadContents()).layers.map(({ layer }) => layer);
-  view.append(heading("Features"));
+  append(view, heading("Features"));
   if (!layers.length) {
-    view.append(emptyState("This atlas has no features. Run the `annotate` stage and build the atlas again."));
+    append(view, emptyState("This atlas has no features. Run the `annotate` stage and build the atlas again."));
     return "Features";
   }
   const intro = "Directions that sparse autoencoders found in each layer, with the genes on which they fire most.";
@@ -149,7 +149,7 @@ export async function render(view, { query }) {
     ["Firing rate", "firing_rate"],
     ["Top genes", "top_genes"],
   ];
-  view.append(element("p", {}, intro), ...(await featureList(readState(query, layers), layers)));
-  view.append(await meaningList("features", names));
+  append(view, element("p", {}, intro), ...(await featureList(readState(query, layers), layers)));
+  append(view, await meaningList("features", names));
   return "Features";
 }

@@ -2,7 +2,7 @@
 
 import { loadContents, loadJson, loadRows } from "../data.js";
 import { endColumn, numberColumns } from "../edgetable.js";
-import { delayed, element, emptyState, field, heading } from "../dom.js";
+import { append, delayed, element, emptyState, field, heading } from "../dom.js";
 import { AtlasError } from "../errors.js";
 import { count, counted, featureLink, geneAddress, labelOrGenes, number, percent } from "../format.js";
 import { dataTable } from "../table.js";
@@ -124,15 +124,16 @@ function edgeSection(symbol, edges, total, features) {
 export async function render(view, { parts }) {
   const [{ columns: genes }, contents] = await Promise.all([loadJson("genes.json.gz"), loadContents()]);
   const wanted = parts.join("/");
-  view.append(heading(wanted ? `Gene ${wanted}` : "Genes"), searchForm(genes.symbol, wanted));
+  append(view, heading(wanted ? `Gene ${wanted}` : "Genes"), searchForm(genes.symbol, wanted));
   if (!genes.symbol.length) {
-    view.append(
+    append(
+      view,
       emptyState("No feature of this atlas lists genes. Run the `annotate` stage and build the atlas again."),
     );
     return "Genes";
   }
   if (!wanted) {
-    view.append(...startPage(genes));
+    append(view, ...startPage(genes));
     return "Genes";
   }
   const place = findGene(genes.symbol, wanted);
@@ -149,7 +150,7 @@ export async function render(view, { parts }) {
   );
   const symbol = genes.symbol[place];
   const intro = `Features with ${symbol} among their top genes: ${count(features.length)}.`;
-  view.append(element("p", {}, intro), featureTable(symbol, features));
-  view.append(element("section", {}, ...edgeSection(symbol, edges, genes.n_edges[place], features)));
+  append(view, element("p", {}, intro), featureTable(symbol, features));
+  append(view, element("section", {}, ...edgeSection(symbol, edges, genes.n_edges[place], features)));
   return `Gene ${symbol}`;
 }

@@ -1,6 +1,6 @@
 // What the numbers mean. The tables of columns are those that the program checks its own tables against.
 
-import { element, heading } from "../dom.js";
+import { append, element, heading } from "../dom.js";
 import { loadMeanings } from "../meanings.js";
 
 const TITLES = {
@@ -89,12 +89,13 @@ function columnTable(name, rows) {
 export async function render(view) {
   const meanings = await loadMeanings();
   const tables = [...new Set(meanings.map(({ table }) => table))];
-  view.append(heading("Methods"));
+  append(view, heading("Methods"));
   for (const [title, text] of PROSE) {
-    view.append(element("section", { class: "prose" }, element("h2", {}, title), element("p", {}, text)));
+    append(view, element("section", { class: "prose" }, element("h2", {}, title), element("p", {}, text)));
   }
-  view.append(element("h2", {}, "Columns of the tables"));
-  view.append(
+  append(view, element("h2", {}, "Columns of the tables"));
+  append(
+    view,
     ...tables.map((name) =>
       columnTable(
         name,
