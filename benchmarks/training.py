@@ -10,6 +10,7 @@ position that one layer's autoencoder learns from once. Since the package's auto
 time to the published variance explained is given as well. Each side runs in a process of its own.
 
     python benchmarks/training.py --family geneformer --cells 200
+    python benchmarks/training.py --shape V2-316M@512 --layers 6 --cells 24 --epochs 1
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.fit import fit_saes, split_cells
 from cellcircuits.quality import measure_quality
 from cellcircuits.settings import TrainSettings
+from tracing import SHAPES, random_model
 
 PUBLISHED_RATE = 3e-4
 HELD_OUT = 0.15
@@ -121,8 +123,12 @@ def train_from_file(path: Path, expansion: int, k: int, epochs: int, batch: int,
 def load(arguments: argparse.Namespace) -> tuple[cc.Model, cc.Tokens, cc.Tokens, list[int]]:
     """(model, training cells, held-out cells, layers)."""
     torch.set_num_threads(arguments.threads)
-    model = cc.load_model(arguments.family, arguments.path)
-    tokens = model.tokenize(cc.demo_cells()[: arguments.cells])
+    if arguments.shape:
+        model, tokens = random_model(arguments.layers or SHAPES[arguments.shape][0], *SHAPES[arguments.shape][1:])
+        tokens = tokens.take(range(arguments.cells))
+    else:
+        model = cc.load_model(arguments.family, arguments.path)
+        tokens = model.tokenize(cc.demo_cells()[: arguments.cells])
     fitted, held_out = (tokens.take(rows) for rows in split_cells(len(tokens), HELD_OUT, 0))
     return model, fitted, held_out, list(range(model.n_layers))
 
@@ -203,6 +209,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="geneformer")
     parser.add_argument("--path", default="demo", help="checkpoint folder, or demo")
+    shapes = [name for name, shape in SHAPES.items() if shape]
+    parser.add_argument("--shape", choices=shapes, help="a Geneformer of this shape, with random weights and genes")
+    parser.add_argument("--layers", type=int, help="only its first layers")
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--expansion", type=int, default=4)
     parser.add_argument("--k", type=int, default=32)

@@ -17,49 +17,11 @@ from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.report import readable_bytes
 from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
 from cellcircuits.settings import read_settings
-from cellcircuits.tables import TABLES
+from cellcircuits.tables import ROWS, TABLES
 
 ROOT = Path(__file__).parents[1]
 ARTIFACTS, CONDITIONS = ROOT / "docs" / "artifacts.md", ROOT / "docs" / "published-conditions.md"
 
-ROWS = {
-    "quality": "One row per layer with an autoencoder. What each number means: [features.md](features.md).",
-    "edges": "One row per edge: all tested pairs that pass the rule, without a cut.",
-    "features": "One row per feature of every layer.",
-    "feature_genes": "One row per feature and top gene.",
-    "cell_labels": "One row per feature that fires in the cells compared, and label of an obs column.",
-    "terms": "One row per feature and enriched gene set, best first.",
-    "regulators": "One row per feature and set of targets enriched among its top genes, best first.",
-    "interactions": "One row per feature with a gene list and network of interactions.",
-    "annotation_rates": "One row per layer and source of annotations.",
-    "sources": "One row per ablated feature.",
-    "tested": "One row per pair of source layer and target layer.",
-    "attenuation": "One row per pair of source layer and target layer.",
-    "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
-    "controls": "One row per kind of direction removed in the place of the sources, and one of the model with random "
-    "weights. That is another model with other features: it says how many edges each rule calls where nothing was "
-    "learned, and nothing of any single edge.",
-    "sweep": "One row per pair of thresholds, for the sources and for random directions.",
-    "sample_size": "One row per source layer and number of groups of cells.",
-    "fidelity": "One row per pair of layers.",
-    "gene_effects": "One row per source and gene, of each source the genes that change most.",
-    "signs": "One row per rule: the share of negative effects beside the share that the rule alone makes.",
-    "circuits": "One row per ordered pair of different labels that an edge joins.",
-    "modules": "One row per feature.",
-    "module_labels": "One row per module.",
-    "module_rates": "One row per layer: pairs and modules beside those of chance.",
-    "persistence": "One row per feature that fires, but for the last layer.",
-    "persistence_rates": "One row per layer but the last, each number beside its chance baseline.",
-    "dependencies": "One row per traced source and target that fire together at any position.",
-    "dependency_overlap": "One row per pair of source layer and target layer.",
-    "svd_alignment": "One row per feature that fires.",
-    "svd_rates": "One row per layer, each number beside its chance baseline.",
-    "unannotated": "One row per feature that fires and has no label.",
-    "unannotated_rates": "One row per layer, each number beside what it is to be compared with.",
-    "perturbations": "One row per perturbation with enough cells and feature that fires in these cells.",
-    "perturbation_rates": "One row per layer, each number beside that of permuted labels.",
-    "consensus": "One row per ordered pair of labels that two runs connect. Made by `cellcircuits demo`.",
-}
 """What a row of each table is."""
 
 FILES: dict[str, list[tuple[str, str]]] = {

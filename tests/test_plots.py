@@ -128,8 +128,8 @@ def test_write_plots_writes_png_with_the_same_bytes_twice(tmp_path, n_edges):
 def test_drawing_never_loads_pyplot():
     code = (
         "import sys, cellcircuits.plots as p; assert 'matplotlib' not in sys.modules;"
-        "from cellcircuits.tables import EDGES, make_table;"
-        "p.edge_map_plot(make_table('edges', {c.name: [] for c in EDGES}), 3);"
+        "from cellcircuits.tables import empty_table;"
+        "p.edge_map_plot(empty_table('edges'), 3);"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,7 +16,7 @@ from cellcircuits.pair_statistics import Statistics, pair_statistics
 from cellcircuits.settings import EdgesSettings, Readout
 from cellcircuits.specificity import specificity_of_directions
 from cellcircuits.stats import benjamini_hochberg, count_discoveries
-from cellcircuits.tables import SAMPLE_SIZE, make_table
+from cellcircuits.tables import empty_table, make_table
 
 KINDS = ("own", "random", "feature", RANDOM_WEIGHTS)
 SWEPT_SNR = (0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0)
@@ -106,7 +106,7 @@ def sample_size_curve(moments: Moments, settings: EdgesSettings) -> pd.DataFrame
     """
     rule = replace(settings, rule="calibrated", require_specific=False, unit="cell")
     if len(moments.groups) < 2:
-        return make_table("sample_size", pd.DataFrame(columns=[column.name for column in SAMPLE_SIZE]))
+        return empty_table("sample_size")
     everything = _called(moments, rule)
     rows = []
     for number in range(1, len(moments.groups) + 1):

@@ -29,7 +29,7 @@ from cellcircuits.robustness import heterogeneity, stability
 from cellcircuits.settings import EdgesSettings
 from cellcircuits.specificity import Specificity, specificity
 from cellcircuits.stats import benjamini_hochberg, cluster_bootstrap
-from cellcircuits.tables import EDGES, make_table
+from cellcircuits.tables import TABLES, make_table
 
 PUBLISHED_MIN_CELLS = 2
 BOOTSTRAP_DRAWS = 500
@@ -62,7 +62,7 @@ def edges(
     Returns
     -------
     pandas.DataFrame
-        One row per edge with the columns of `tables.EDGES`, in order of target layer, source and target.
+        One row per edge with the columns of the table `edges`, in order of target layer, source and target.
         `mean_delta` is ablated - clean: negative means that the source supports the target.
 
     Raises
@@ -194,7 +194,7 @@ def _rows(moments: Moments, layer: int, values: Statistics, settings: EdgesSetti
         "target_layer": np.full(len(source), layer),
         "target_feature": target,
     }
-    wanted = {column.name for column in EDGES}
+    wanted = {column.name for column in TABLES["edges"]}
     columns |= {name: array[source, target] for name, array in values.items() if name in wanted}
     pairs = source, target
     columns["heterogeneity_p"] = heterogeneity(moments, layer, settings.readout, pairs)

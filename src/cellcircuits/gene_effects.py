@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cellcircuits.moments import GENE_STATISTICS, Moments
-from cellcircuits.tables import GENE_EFFECTS, make_table
+from cellcircuits.tables import empty_table, make_table
 
 GENES_PER_SOURCE = 50
 REMOVED_GENES = 10
@@ -23,7 +23,7 @@ def gene_effects(moments: Moments, names: np.ndarray, min_cells: int) -> pd.Data
     `names` (token,) are gene names, "" for special tokens. A gene counts with `min_cells` cells.
     """
     if moments.genes is None:
-        return make_table("gene_effects", pd.DataFrame({column.name: [] for column in GENE_EFFECTS}))
+        return empty_table("gene_effects")
     sums = dict(zip(GENE_STATISTICS, moments.genes, strict=True))
     parts = [_of_source(moments, row, {k: v[row] for k, v in sums.items()}, names, min_cells) for row in _rows(moments)]
     return make_table("gene_effects", pd.concat(parts, ignore_index=True))

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from cellcircuits.figure_style import HUB, INK, OPPOSES, QUIET, SUPPORTS, new_axes, new_figure, save_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUPPORTS, OPPOSES, HUB, INK, QUIET = "#0072B2", "#D55E00", "#007A5A", "#222222", "#666666"
 SIGNS = ((-1, SUPPORTS, "Blue", "supports", "lowers"), (1, OPPOSES, "Orange", "opposes", "raises"))
 LONGEST_LABEL = 34
 LARGEST_SNR = 20.0
@@ -37,10 +38,7 @@ def write_plots(
         "edge_map": edge_map_plot(edges, n_layers, hubs),
     }
     for name, figure in figures.items():
-        width, height = figure.get_size_inches()
-        figure.text(1 - 0.15 / width, 0.1 / height, title, ha="right", fontsize=8, color=QUIET, parse_math=False)
-        # matplotlib would write its version into the file
-        figure.savefig(Path(folder) / f"{name}.png", dpi=150, metadata={"Software": None})
+        save_figure(figure, Path(folder) / f"{name}.png", title)
     return [Path(folder) / f"{name}.png" for name in figures]
 
 
@@ -50,10 +48,12 @@ def attenuation_plot(attenuation: pd.DataFrame) -> Figure:
 
     table = attenuation.dropna(subset="edges_per_source").sort_values(["source_layer", "distance"])
     heading = "How many features does one feature act on, and how far away?"
-    figure = _figure(7.5, 5.0, heading, "Mean over the sources of a layer; one line per layer.", table["n_edges"].sum())
+    figure = new_figure(
+        7.5, 5.0, heading, "Mean over the sources of a layer; one line per layer.", table["n_edges"].sum()
+    )
     if not table["n_edges"].any():
         return figure
-    axes = _axes(figure, left=0.9, right=0.3, top=0.9, bottom=0.85)
+    axes = new_axes(figure, left=0.9, right=0.3, top=0.9, bottom=0.85)
     axes.set(xlabel="Distance from source to target (layers)", ylabel="Edges per source feature")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     distances, height = np.unique(table["distance"]), table["edges_per_source"].to_numpy()
@@ -75,10 +75,10 @@ def attenuation_plot(attenuation: pd.DataFrame) -> Figure:
 def effect_size_plot(edges: pd.DataFrame) -> Figure:
     """Histograms of snr and of the relative effect of all edges, negative and positive apart."""
     words = "Blue: removing the source lowers the target. Orange: removing the source raises the target."
-    figure = _figure(10.5, 5.0, "How strong are the effects, and in which direction?", words, len(edges))
+    figure = new_figure(10.5, 5.0, "How strong are the effects, and in which direction?", words, len(edges))
     if edges.empty:
         return figure
-    axes = _axes(figure, left=0.9, right=5.8, top=1.6, bottom=1.2)
+    axes = new_axes(figure, left=0.9, right=5.8, top=1.6, bottom=1.2)
     axes.set(xlabel="Mean change / standard deviation over cells", ylabel="Number of edges")
     snr = edges["snr"].to_numpy()
     limit = float(np.clip(np.ceil(2 * np.quantile(np.abs(snr), 0.995)) / 2, 1.0, LARGEST_SNR))
@@ -86,7 +86,7 @@ def effect_size_plot(edges: pd.DataFrame) -> Figure:
     borders = np.arange(-limit * per_unit, limit * per_unit + 1) / per_unit
     note = "Gap around 0: effects too weak to be called an edge" if np.abs(snr).min() > 0.2 else ""
     _sign_bars(axes, snr, borders, "Strength: signal-to-noise ratio", note)
-    axes = _axes(figure, left=6.0, right=0.55, top=1.6, bottom=1.2)
+    axes = new_axes(figure, left=6.0, right=0.55, top=1.6, bottom=1.2)
     axes.set_xlabel("Mean change / activation in the intact model (%)")
     relative = 100 * edges["relative_effect"].dropna().to_numpy()
     silent = len(edges) - len(relative)
@@ -121,16 +121,16 @@ def _sign_bars(axes: Axes, values: np.ndarray, borders: np.ndarray, title: str, 
 def hub_plot(hubs: pd.DataFrame) -> Figure:
     """Degree per layer against firing rate, and the ten features with the most edges; out and in side by side."""
     words = "Each dot is a feature. Compare dots at similar firing rates: what fires often is easier to measure."
-    figure = _figure(13.0, 8.2, "Which features have the most edges?", words, hubs["degree"].sum())
+    figure = new_figure(13.0, 8.2, "Which features have the most edges?", words, hubs["degree"].sum())
     if not hubs["degree"].any():
         return figure
     table = hubs.dropna(subset="degree_per_layer").sort_values(["degree_per_layer", "degree"], ascending=False)
     both = (("out", 0.0, "Sources", "Targets per measured layer"), ("in", 6.5, "Targets", "Sources per traced layer"))
     for direction, x, name, unit in both:
-        scatter = _axes(figure, left=x + 0.85, right=9.25 - x, top=1.15, bottom=3.55)
+        scatter = new_axes(figure, left=x + 0.85, right=9.25 - x, top=1.15, bottom=3.55)
         scatter.set_title(f"{name}: edges against firing rate; the top five are named", loc="left", fontsize=10)
         _hub_scatter(scatter, table[table["direction"] == direction].dropna(subset="firing_rate"), unit)
-        bars = _axes(figure, left=x + 2.75, right=7.3 - x, top=5.65, bottom=0.75)
+        bars = new_axes(figure, left=x + 2.75, right=7.3 - x, top=5.65, bottom=0.75)
         figure.text((x + 0.15) / 13.0, 1 - 5.55 / 8.2, f"{name} with the most edges", fontsize=10)
         _hub_bars(bars, table[(table["direction"] == direction) & (table["degree"] > 0)].head(10), unit)
     return figure
@@ -187,7 +187,7 @@ def edge_map_plot(
         f" {_count(len(edges))}, darker with a larger |signal-to-noise ratio|. Dots: features, larger with more edges."
     )
     width = min(14.0, max(9.0, 1.2 * n_layers + 3.8))
-    figure = _figure(width, 7.0, "Which features act on which?", words, len(drawn))
+    figure = new_figure(width, 7.0, "Which features act on which?", words, len(drawn))
     if drawn.empty:
         return figure
     for sign, colour, colour_name, verb, change in SIGNS:
@@ -197,7 +197,7 @@ def edge_map_plot(
     hubs = dots.head(6).reset_index()
     # names stand right of their dots and may need room beyond the last layer
     right = max(0.3, 2.6 - (n_layers - 1 - hubs["layer"].max()) * (width - 2.8) / n_layers)
-    axes = _axes(figure, left=0.2, right=right, top=1.15, bottom=0.85)
+    axes = new_axes(figure, left=0.2, right=right, top=1.15, bottom=0.85)
     axes.set_frame_on(False)
     axes.tick_params(length=0)
     axes.set(xlim=(-0.3, n_layers - 0.9), ylim=(-0.02, 1.02), yticks=[], xticks=range(n_layers))
@@ -268,25 +268,6 @@ def _label(axes: Axes, points: np.ndarray, texts: list[str], x: np.ndarray, colo
         arrow = {"arrowstyle": "-", "linewidth": 0.6, "color": colour, "shrinkB": 3, "relpos": (line_from, 0.5)}
         style |= {"color": colour, "arrowprops": arrow, "fontsize": 8 if colours is None else 9}
         axes.annotate(texts[i], tuple(points[i]), (x[i], at), "data", "axes fraction", **style)
-
-
-def _figure(width: float, height: float, heading: str, subtitle: str, n_edges: float) -> Figure:
-    """White figure (inches) of no window with a heading and a subtitle, or a message if there is no edge to show."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.text(0.15 / width, 1 - 0.15 / height, heading, va="top", fontsize=13, weight="bold", color=INK)
-    figure.text(0.15 / width, 1 - 0.47 / height, subtitle if n_edges else "", va="top", fontsize=9, color=QUIET)
-    figure.text(0.5, 0.45, "" if n_edges else "No edges were called.", ha="center", fontsize=13, color=QUIET)
-    return figure
-
-
-def _axes(figure: Figure, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Axes with these margins in inches."""
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
 
 
 def _count(number: int) -> str:

@@ -356,10 +356,17 @@ class FindingsSettings:
     """The biological questions."""
 
     max_q: float = 0.05
-    """Largest Benjamini-Hochberg q at which a pair of gene programs counts as connected beyond chance."""
+    """Largest Benjamini-Hochberg q at which a pair of gene programs counts as connected beyond chance, and a question
+    of the report as answered with yes."""
+    permutations: int = 1000
+    """Random draws behind each chance baseline that has no closed form."""
+    seed: int = 0
+    """Seed of these draws."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, *PROBABILITY, "max_q")
+        _check_ranges(self, 20, inf, "permutations")
+        _check_ranges(self, 0, inf, "seed")
 
 
 @dataclass(frozen=True)

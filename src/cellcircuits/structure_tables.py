@@ -28,7 +28,7 @@ from cellcircuits.structure.modules import layer_modules, module_labels
 from cellcircuits.structure.persistence import layer_persistence
 from cellcircuits.structure.perturbation import perturbation_response
 from cellcircuits.structure.unannotated import layer_unannotated
-from cellcircuits.tables import STRUCTURE, TABLES, make_table, write_table
+from cellcircuits.tables import STRUCTURE, empty_table, make_table, write_table
 
 Tables = dict[str, list[pd.DataFrame]]
 """Tables by name, one frame for each layer or pair of layers."""
@@ -63,8 +63,8 @@ def write_structure(run: OpenRun, settings: StructureSettings, progress: Progres
         record["perturbations_sha256"] = file_hash(Path(settings.perturbations))
     with run.writing("structure", **record) as folder:
         for name in STRUCTURE:
-            empty = make_table(name, pd.DataFrame(columns=[column.name for column in TABLES[name]]))
-            write_table(name, pd.concat(tables[name], ignore_index=True) if tables[name] else empty, folder)
+            found = pd.concat(tables[name], ignore_index=True) if tables[name] else empty_table(name)
+            write_table(name, found, folder)
 
 
 def _layers(

@@ -21,7 +21,7 @@ from cellcircuits.atlas.genes import index_genes
 from cellcircuits.atlas.overview import overview_html
 from cellcircuits.atlas.shards import compressed_json, encode_table, shard_width, write_by_feature, write_bytes
 from cellcircuits.errors import RunError, listed
-from cellcircuits.tables import FORMAT_VERSION, TABLES, make_table
+from cellcircuits.tables import FORMAT_VERSION, TABLES, empty_table
 
 SITE = Path(__file__).parent / "site"
 
@@ -72,7 +72,7 @@ def build_atlas(
         If the folder is not empty, or a table or plot cannot be used.
     """
     _check(tables, plots, folder)
-    tables = {name: tables[name] if name in tables else _empty(name) for name in TABLES}
+    tables = {name: tables[name] if name in tables else empty_table(name) for name in TABLES}
     edges = tables["edges"].sort_values(END_COLUMNS, kind="stable", ignore_index=True)
     features = _counted_features(tables["features"], edges, tables["sources"])
     data = folder / "data"
@@ -101,10 +101,6 @@ def _check(tables: dict[str, pd.DataFrame], plots: list[Path], folder: Path) -> 
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RunError(f"Plots need different file names; found more than once: {listed(twice)}.")
-
-
-def _empty(name: str) -> pd.DataFrame:
-    return make_table(name, {column.name: [] for column in TABLES[name]})
 
 
 def _counted_features(features: pd.DataFrame, edges: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from cellcircuits.stats import benjamini_hochberg
-from cellcircuits.tables import CIRCUITS, make_table
+from cellcircuits.tables import empty_table, make_table
 
 
 def labelled_edges(edges: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def circuits(edges: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     table = table[(table["source_label"] != "") & (table["target_label"] != "")].reset_index(drop=True)
     rows = table[table["source_label"] != table["target_label"]]
     if rows.empty:
-        return make_table("circuits", pd.DataFrame({column.name: [] for column in CIRCUITS}))
+        return empty_table("circuits")
     pairs = rows.groupby(["source_label", "target_label"], sort=True)
     rows = pairs.apply(_describe, include_groups=False).reset_index()
     rows["n_expected"], rows["p_value"], n_possible = _chance(table, rows)

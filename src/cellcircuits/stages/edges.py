@@ -21,7 +21,7 @@ from cellcircuits.progress import Progress
 from cellcircuits.run import Run
 from cellcircuits.settings import EdgesSettings
 from cellcircuits.specificity import Specificity, specificity
-from cellcircuits.tables import TABLES, make_table, write_table
+from cellcircuits.tables import empty_table, make_table, write_table
 
 Parts = dict[str, list[pd.DataFrame]]
 """Tables of the stage by name, in pieces."""
@@ -150,7 +150,7 @@ def _joined(name: str, parts: list[pd.DataFrame]) -> pd.DataFrame:
     """One table; pieces that count the same thing in several blocks or layers are added."""
     added = {"tested": ["source_layer", "target_layer"], "sweep": ["direction", "min_snr", "min_agreement"]}
     if not parts:
-        return make_table(name, pd.DataFrame({column.name: [] for column in TABLES[name]}))
+        return empty_table(name)
     table = pd.concat(parts, ignore_index=True)
     if name in added:
         table = table.groupby(added[name], sort=False).sum().reset_index()
