@@ -81,6 +81,24 @@ def test_reported_work_adds_up_to_one(model, tokens):
     assert sum(shares) == pytest.approx(1)
 
 
+def test_repeats_learn_from_the_same_activations_in_new_orders(model, tokens, monkeypatch):
+    """With one pass over the model: every activation once per repeat, and never twice in the same order."""
+    seen, passes = [], []
+    run_layers = type(model).run_layers
+    monkeypatch.setattr("cellcircuits.learners.TopKLearner.step", lambda self, hidden, share: seen.append(hidden))
+    counting = lambda *arguments: passes.append(1) or run_layers(*arguments)  # noqa: E731
+    monkeypatch.setattr(type(model), "run_layers", counting)
+    changes = {"epochs": 1, "repeats": 3, "buffer_positions": 10_000}
+    shares = []
+    fit_saes(model, tokens, [0], TrainSettings(**vars(QUICK) | changes), shares.append)
+    learned = torch.cat(seen).split(tokens.n_positions)
+    assert len(learned) == 3 and sum(shares) == pytest.approx(1)
+    assert len(passes) == -(-len(tokens) // QUICK.model_batch)
+    for first, second in ((0, 1), (1, 2)):
+        assert not torch.equal(learned[first], learned[second])
+        assert torch.equal(learned[first].sort(dim=0).values, learned[second].sort(dim=0).values)
+
+
 @pytest.mark.parametrize("batch_positions", [64, 127, 10_000])
 def test_no_batch_is_much_smaller_than_another(model, tokens, monkeypatch, batch_positions):
     sizes = []

@@ -222,8 +222,8 @@ def test_seeds_share_one_pass_over_the_model(model, tokens, monkeypatch):
 
 
 def test_few_active_features_are_resumed_too(tmp_path, model, tokens):
-    """TopK where only the rows of active features are gathered."""
-    settings = replace(QUICK, k=2)
+    """TopK where only the rows of active features are gathered, and a buffer is learned from twice."""
+    settings = replace(QUICK, k=2, repeats=2)
     with pytest.raises(Stop):
         fit_seeds(model, tokens, [0, 2], settings, stop_after(12), tmp_path / "model.pt")
     resumed = fit_seeds(model, tokens, [0, 2], settings, checkpoint=tmp_path / "model.pt")

@@ -1,7 +1,8 @@
 """Train one autoencoder per layer and seed, all from one pass over the model.
 
 1. Cells pass through the model in random order; the activations of every layer go into a buffer (held in memory).
-2. When the buffer is full it is shuffled, and each autoencoder takes its optimiser steps on it (`learners`).
+2. When the buffer is full it is shuffled, and each autoencoder takes its optimiser steps on it (`learners`), as often
+   as `train.repeats` says, each time in a new order.
 3. After a buffer everything that the rest depends on is saved, so that training can be stopped at any time.
 """
 
@@ -120,7 +121,7 @@ class _Training:
 
     def __init__(self, model: Model, tokens: Tokens, layers: list[int], settings: TrainSettings) -> None:
         self.model, self.tokens, self.layers, self.settings = model, tokens, layers, settings
-        self.total = settings.epochs * tokens.n_positions
+        self.total = settings.epochs * settings.repeats * tokens.n_positions
         self.seen, self.n_batches = 0, 0
         self.learners: list[dict[int, Learner]] = []
         self.generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(settings.n_seeds)]
@@ -129,6 +130,10 @@ class _Training:
         """Take the steps of one buffer {layer: (position, d_model)}."""
         if not self.learners:
             self.learners = [self._begin(buffer, generator) for generator in self.generators]
+        for _ in range(self.settings.repeats):
+            self._learn_once(buffer, report)
+
+    def _learn_once(self, buffer: dict[int, torch.Tensor], report: Report) -> None:
         n_positions = len(next(iter(buffer.values())))
         orders = [torch.randperm(n_positions, generator=g).to(self.model.device) for g in self.generators]
         # batches of about equal size: a last one of a few positions has a variance near 0, and its loss explodes

@@ -71,7 +71,7 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
     depth = max(layers) + 1
     forward = depth * block_operations(shape, fitted) * train.epochs
-    learning = _step_operations(settings, shape.d_model) * len(layers) * fitted.sum() * train.epochs
+    learning = _step_operations(settings, shape.d_model) * len(layers) * fitted.sum() * train.epochs * train.repeats
     batch = float(fitted.max()) * train.model_batch
     # a batch of cells fills the buffer, so it may hold a batch more than asked for
     buffer = BYTES * min(train.buffer_positions + batch, fitted.sum() * train.epochs) * shape.d_model * len(layers)

@@ -115,7 +115,11 @@ class TrainSettings:
     sparsity_weight: float = 1.0
     """JumpReLU: weight of the penalty on active features beside k, relative to the squared error."""
     epochs: int = 20
-    """Passes over the training cells."""
+    """Passes of the training cells through the model."""
+    repeats: int = 1
+    """Times that the activations in the buffer are learned from, each time in another order, before new ones are
+    computed: epochs x repeats times in all. Where the model costs more than the autoencoders, more repeats and fewer
+    epochs are faster; the buffer must then be large enough to mix many cells."""
     batch_positions: int = 2048
     """Gene positions per optimiser step."""
     buffer_positions: int = 65536
@@ -152,7 +156,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _check_ranges(self, 0.01, 0.9, "held_out")
-        _check_ranges(self, 1, inf, "expansion", "k", "epochs", "batch_positions", "model_batch", "n_seeds")
+        _check_ranges(self, 1, inf, "expansion", "k", "epochs", "repeats", "batch_positions", "model_batch", "n_seeds")
         _check_ranges(self, 2, inf, "matryoshka_levels")
         _check_ranges(self, 0, inf, "learning_rate", "auxiliary_weight", "dead_after_positions", "seed")
         _check_ranges(self, 0, inf, "sparsity_weight", "quality_cells", "checkpoint_seconds")

@@ -6,6 +6,7 @@ places. Here they cost 8 d k: rows are gathered and added up. On CPUs, and where
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -13,9 +14,6 @@ from torch.nn.functional import embedding_bag
 
 from cellcircuits.settings import SPARSE_FEATURES_PER_ACTIVE
 from cellcircuits.top_k import top_k_indices
-
-ROWS = 256
-"""Positions whose decoder rows are gathered at a time."""
 
 
 def pays(n_features: int, k: int, device: torch.device) -> bool:
@@ -38,6 +36,23 @@ def _summed_rows(
     sums = embedding_bag(rows, table, starts, per_sample_weights=sorted_weights, mode="sum")
     total = torch.zeros(n_features, dtype=weights.dtype).index_add_(0, indices.flatten(), weights.flatten())
     return sums, total
+
+
+def _chosen_products(left: torch.Tensor, rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Scalar products of row p of `left` (position, width) with the rows `indices[p]` of `rows`: (position, entry)."""
+    n_positions, k = indices.shape
+    ordered, order = indices.sort(dim=1)
+    starts = torch.arange(0, n_positions * k + 1, k)
+    shape = (n_positions, len(rows))
+    with warnings.catch_warnings():
+        # torch announces once per process that its sparse row format may still change
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        # the indices of a row are distinct and were just sorted: nothing to check
+        places = torch.sparse_csr_tensor(
+            starts, ordered.flatten(), left.new_zeros(n_positions * k), shape, check_invariants=False
+        )
+    found = torch.sparse.sampled_addmm(places, left, rows.T, beta=0.0).values().view(n_positions, k)
+    return torch.empty_like(found).scatter_(1, order, found)
 
 
 class _Encode(torch.autograd.Function):
@@ -75,9 +90,7 @@ class _Decode(torch.autograd.Function):
         """Of values and decoder."""
         values, indices, W_dec = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        parts = zip(indices.split(ROWS), gradient.split(ROWS), strict=True)
-        of_values = torch.cat([(W_dec[chosen] @ part[:, :, None])[:, :, 0] for chosen, part in parts])
-        return of_values, None, _summed_rows(gradient, values, indices, len(W_dec))[0]
+        return _chosen_products(gradient, W_dec, indices), None, _summed_rows(gradient, values, indices, len(W_dec))[0]
 
 
 def encode(
