@@ -76,7 +76,7 @@ exponential_ratio | float64 | 1 | The same against the exponential (geometric) d
 exponential_p | float64 | probability | Two-sided Vuong test of equal distance
 truncated_ratio | float64 | 1 | The same against the power law with an exponential cut-off, of which it is a special case; 0 or negative
 truncated_p | float64 | probability | Likelihood-ratio test of no cut-off
-best | string | - | The one family that beats each of the others, or "none can be told apart"
+best | string | - | "power law" if it is nearer than log-normal and exponential; the one alternative that is nearer, if only one is; "not a power law; the others cannot be told apart" if several are; else "none can be told apart". At p <= 0.05, one layer at a time
 """)
 
 COACTIVATION = columns("""
@@ -96,7 +96,7 @@ THRESHOLDS = columns("""
 min_snr | float64 | 1 | Threshold of |mean/sd|
 min_agreement | float64 | share | Threshold of sign agreement
 n_edges | float64 | edges | Edges of the sources, calibrated rule with these thresholds
-n_random | float64 | edges | Edges of random directions of the same norm, mean over directions; NaN without them
+n_random | float64 | edges | Edges of random directions of the same norm, mean over directions, in the context in which controls were traced; NaN without them
 random_ratio | float64 | 1 | n_random / n_edges: the share of edges that any push would make; above 1, random directions make more
 share_tested | float64 | share | n_edges / tested pairs
 share_kept | float64 | share | n_edges / edges at the run's thresholds

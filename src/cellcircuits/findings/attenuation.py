@@ -42,7 +42,7 @@ def attenuation(evidence: Evidence, max_q: float) -> pd.DataFrame:
     of features only if their autoencoders do.
     """
     pairs = ["source_layer", "target_layer"]
-    described = evidence.edges.group_by(pairs).agg(
+    described = evidence.edges.group_by(pairs, maintain_order=True).agg(
         n_edges=pl.len(),
         mean_abs_snr=pl.col("snr").cast(pl.Float64).abs().mean(),
         median_abs_relative_effect=pl.col("relative_effect").fill_nan(None).abs().median(),

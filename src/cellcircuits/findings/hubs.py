@@ -135,9 +135,7 @@ def feature_degrees(evidence: Evidence, direction: str) -> Degrees:
     has_edges = np.bincount(layer, degree, minlength=evidence.n_layers) > 0
     used = (rate > 0) & has_edges[layer] & np.isin(layer, n_layers.index)
     layers = layer[used]
-    return Degrees(
-        degree[used], n_layers.loc[layers].to_numpy(), reach.loc[layers].to_numpy(float), layers, rate[used]
-    )
+    return Degrees(degree[used], n_layers.loc[layers].to_numpy(), reach.loc[layers].to_numpy(float), layers, rate[used])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""Sums of hypergeometric numbers: how many edges join two labels if target labels are permuted within strata.
+
+A stratum of N edges, of which a leave the one label and b reach the other, gives a hypergeometric number of edges that
+do both; a pair of labels has their sum over the strata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betainc, gammaln
+
+EXACT_P = 0.2
+"""Pairs whose approximate p is larger are left with it: no q near any level in use could come of them."""
+EXACT_EDGES = 300
+"""Pairs with more edges are left with the approximate p, whose relative error is small where counts are large."""
+MOMENT_ROWS, EXACT_ROWS = 65_536, 4_096
+"""Pairs of labels in memory together, as numbers per stratum."""
+NEGLIGIBLE = 1e-12
+"""Numbers of a stratum whose chance is below this share of the approximate p are left out of the exact sum."""
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Labelled edges within strata."""
+
+    sizes: np.ndarray
+    """int64 (stratum,): edges."""
+    leaving: np.ndarray
+    """int32 (label, stratum): edges whose source has the label."""
+    reaching: np.ndarray
+    """int32 (label, stratum): edges whose target has the label."""
+
+    def reduced(
+        self, observed: np.ndarray, source: np.ndarray, target: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(edges beyond the certain ones (row,), a, b (row, stratum)) of pairs of labels.
+
+        Where a + b > N, at least a + b - N edges join the labels, and how many more is hypergeometric with N - a and
+        N - b in the place of a and b.
+        """
+        a, b = self.leaving[source].astype(float), self.reaching[target].astype(float)
+        certain = np.maximum(a + b - self.sizes, 0.0)
+        flipped = certain > 0
+        a, b = (np.where(flipped, self.sizes - x, x) for x in (a, b))
+        return observed - certain.sum(axis=1), a, b
+
+
+def overlap_moments(sizes: np.ndarray, leaving: np.ndarray, reaching: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Mean, variance) of each sum, (row,); `sizes` is (stratum,), `leaving` and `reaching` are (row, stratum).
+
+    mean = sum of a b / N, variance = sum of a b (N - a) (N - b) / (N^2 (N - 1)).
+    """
+    n = sizes.astype(float)
+    product = leaving * reaching / n
+    mean = product.sum(axis=1)
+    product *= (1 - leaving / n) * (n - reaching) / np.maximum(n - 1, 1)
+    return mean, product.sum(axis=1)
+
+
+def approximate_p(observed: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Chance of at least so many edges, by the binomial distribution of the same mean and variance.
+
+    A hypergeometric number, and so a sum of them, is a sum of independent yes-or-no numbers (Harper 1967), so its
+    variance is less than its mean and a binomial distribution of n = mean^2 / (mean - variance) trials, not a whole
+    number, has both: P(X >= k) = I(k, n - k + 1; mean / n), the incomplete beta function.
+    """
+    k, mean = np.asarray(observed, dtype=float), np.asarray(mean, dtype=float)
+    share = np.clip((mean - variance) / np.maximum(mean, 1e-300), 1e-9, 1.0)
+    trials = mean / share
+    possible = trials - k + 1
+    p = betainc(np.maximum(k, 1e-9), np.maximum(possible, 1e-9), share)
+    return np.where(k <= 0, 1.0, np.clip(p, 0.0, 1.0))
+
+
+def overlap_p(
+    observed: np.ndarray, strata: Strata, source: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Mean number, chance of at least `observed` edges), (row,) each, for pairs of source and target labels.
+
+    The chance is exact where it could matter: where the approximate one is at most EXACT_P, and at most EXACT_EDGES
+    edges are not certain.
+    """
+    mean, p = np.zeros(len(observed)), np.ones(len(observed))
+    beyond = np.zeros(len(observed))
+    for start in range(0, len(observed), MOMENT_ROWS):
+        some = slice(start, start + MOMENT_ROWS)
+        beyond[some], a, b = strata.reduced(observed[some], source[some], target[some])
+        mean[some], variance = overlap_moments(strata.sizes, a, b)
+        p[some] = approximate_p(beyond[some], mean[some], variance)
+    rows = np.flatnonzero((p <= EXACT_P) & (beyond <= EXACT_EDGES))
+    # rows of like counts together, so that little is padded
+    rows = rows[np.lexsort((rows, beyond[rows]))]
+    for start in range(0, len(rows), EXACT_ROWS):
+        some = rows[start : start + EXACT_ROWS]
+        p[some] = exact_p(strata, observed[some], source[some], target[some], NEGLIGIBLE * p[some])
+    # the certain edges are part of the mean
+    return mean + (observed - beyond), p
+
+
+def exact_p(
+    strata: Strata, observed: np.ndarray, source: np.ndarray, target: np.ndarray, negligible: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Chance of at least `observed` edges (row,), by convolution over strata; a sum of positive numbers alone.
+
+    Held are the chances that 0 ("that many or more"), 1, 2, ... edges are missing.
+    """
+    beyond, leaving, reaching = strata.reduced(observed, source, target)
+    wanted = np.maximum(beyond, 0).astype(np.int64)
+    missing = np.zeros((len(wanted), int(wanted.max(initial=0)) + 1))
+    missing[np.arange(len(wanted)), wanted] = 1.0
+    limits = np.broadcast_to(negligible, wanted.shape)
+    for n, a, b in zip(strata.sizes, leaving.T, reaching.T, strict=True):
+        joined = np.flatnonzero((a > 0) & (b > 0))
+        if len(joined):
+            drawn = hypergeometric(float(n), a[joined], b[joined], missing.shape[1] - 1, limits[joined])
+            missing[joined] = _fewer_missing(missing[joined], drawn)
+    return np.minimum(missing[:, 0], 1.0)
+
+
+def _fewer_missing(missing: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Chances (row, number missing) after one more stratum, which has 0, 1, ... edges with chances `drawn`."""
+    width = missing.shape[1]
+    found = np.zeros_like(missing)
+    # at least as many as are missing
+    found[:, 0] = (drawn[:, ::-1].cumsum(axis=1)[:, ::-1] * missing).sum(axis=1)
+    for k in np.flatnonzero(drawn.any(axis=0)):
+        found[:, 1 : width - k] += drawn[:, k : k + 1] * missing[:, 1 + k :]
+    return found
+
+
+def hypergeometric(n: float, a: np.ndarray, b: np.ndarray, most: int, limit: np.ndarray) -> np.ndarray:
+    """Chance of 0, 1, ..., `most` common members of random subsets of a and b of n, (row, number); the last: or more.
+
+    For a + b <= n. Each chance follows from the one before; they end once all that follow are below `limit` (row,).
+    """
+    chances = np.zeros((len(a), most + 1))
+    now = np.exp(gammaln(n - a + 1) + gammaln(n - b + 1) - gammaln(n - a - b + 1) - gammaln(n + 1))
+    mode, k = (a + 1) * (b + 1) / (n + 2), 0
+    while True:
+        chances[:, min(k, most)] += now
+        now = now * ((a - k) * (b - k)) / ((k + 1) * (n - a - b + k + 1))
+        k += 1
+        if not ((now > limit) | ((k < mode) & (now > 0))).any():
+            return chances
