@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betainc, gammaln
 
-EXACT_P = 0.2
-"""Pairs whose approximate p is larger are left with it: no q near any level in use could come of them."""
-EXACT_EDGES = 300
+EXACT_P = 0.05
+"""Pairs whose approximate p is larger are left with it; q is never less than p."""
+EXACT_EDGES = 100
 """Pairs with more edges are left with the approximate p, whose relative error is small where counts are large."""
 MOMENT_ROWS, EXACT_ROWS = 65_536, 4_096
 """Pairs of labels in memory together, as numbers per stratum."""
-NEGLIGIBLE = 1e-12
+NEGLIGIBLE = 1e-9
 """Numbers of a stratum whose chance is below this share of the approximate p are left out of the exact sum."""
 
 
@@ -47,31 +47,39 @@ class Strata:
         return observed - certain.sum(axis=1), a, b
 
 
-def overlap_moments(sizes: np.ndarray, leaving: np.ndarray, reaching: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Mean, variance) of each sum, (row,); `sizes` is (stratum,), `leaving` and `reaching` are (row, stratum).
+def overlap_cumulants(sizes: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Mean, variance, third central moment) of each sum, (row,); `sizes` is (stratum,), a and b are (row, stratum).
 
-    mean = sum of a b / N, variance = sum of a b (N - a) (N - b) / (N^2 (N - 1)).
+    Sums over strata of a b / N, of a b (N - a) (N - b) / (N^2 (N - 1)), and of that times (N - 2 a) (N - 2 b) /
+    (N (N - 2)).
     """
     n = sizes.astype(float)
-    product = leaving * reaching / n
-    mean = product.sum(axis=1)
-    product *= (1 - leaving / n) * (n - reaching) / np.maximum(n - 1, 1)
-    return mean, product.sum(axis=1)
+    part = a * b / n
+    mean = part.sum(axis=1)
+    part *= (1 - a / n) * (n - b) / np.maximum(n - 1, 1)
+    variance = part.sum(axis=1)
+    part *= (1 - 2 * a / n) * (n - 2 * b) / np.maximum(n - 2, 1)
+    return mean, variance, part.sum(axis=1)
 
 
-def approximate_p(observed: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Chance of at least so many edges, by the binomial distribution of the same mean and variance.
+def approximate_p(observed: np.ndarray, mean: np.ndarray, variance: np.ndarray, third: np.ndarray) -> np.ndarray:
+    """Chance of at least so many edges, by a shifted binomial distribution with these three moments.
 
-    A hypergeometric number, and so a sum of them, is a sum of independent yes-or-no numbers (Harper 1967), so its
-    variance is less than its mean and a binomial distribution of n = mean^2 / (mean - variance) trials, not a whole
-    number, has both: P(X >= k) = I(k, n - k + 1; mean / n), the incomplete beta function.
+    A hypergeometric number, and so a sum of them, is a sum of independent yes-or-no numbers (Harper 1967), as a
+    binomial one is. With share p = (1 - third / variance) / 2, n = variance / (p (1 - p)) trials and a shift
+    s = mean - n p, which need not be whole numbers, P(X >= k) = I(k - s, n - k + s + 1; p), the incomplete beta
+    function.
     """
     k, mean = np.asarray(observed, dtype=float), np.asarray(mean, dtype=float)
-    share = np.clip((mean - variance) / np.maximum(mean, 1e-300), 1e-9, 1.0)
-    trials = mean / share
-    possible = trials - k + 1
-    p = betainc(np.maximum(k, 1e-9), np.maximum(possible, 1e-9), share)
-    return np.where(k <= 0, 1.0, np.clip(p, 0.0, 1.0))
+    varies = variance > 1e-9
+    spread = np.where(varies, variance, 1.0)
+    share = np.clip((1 - third / spread) / 2, 1e-6, 1 - 1e-6)
+    trials = spread / (share * (1 - share))
+    beyond = k - (mean - trials * share)
+    p = betainc(np.maximum(beyond, 1e-9), np.maximum(trials - beyond + 1, 1e-9), share)
+    p = np.where(beyond <= 0, 1.0, p)
+    certain = np.where(k <= mean + 1e-6, 1.0, 0.0)
+    return np.where(k <= 0, 1.0, np.where(varies, np.clip(p, 0.0, 1.0), certain))
 
 
 def overlap_p(
@@ -87,14 +95,14 @@ def overlap_p(
     for start in range(0, len(observed), MOMENT_ROWS):
         some = slice(start, start + MOMENT_ROWS)
         beyond[some], a, b = strata.reduced(observed[some], source[some], target[some])
-        mean[some], variance = overlap_moments(strata.sizes, a, b)
-        p[some] = approximate_p(beyond[some], mean[some], variance)
+        mean[some], variance, third = overlap_cumulants(strata.sizes, a, b)
+        p[some] = approximate_p(beyond[some], mean[some], variance, third)
     rows = np.flatnonzero((p <= EXACT_P) & (beyond <= EXACT_EDGES))
     # rows of like counts together, so that little is padded
     rows = rows[np.lexsort((rows, beyond[rows]))]
     for start in range(0, len(rows), EXACT_ROWS):
-        some = rows[start : start + EXACT_ROWS]
-        p[some] = exact_p(strata, observed[some], source[some], target[some], NEGLIGIBLE * p[some])
+        block = rows[start : start + EXACT_ROWS]
+        p[block] = exact_p(strata, observed[block], source[block], target[block], NEGLIGIBLE * p[block])
     # the certain edges are part of the mean
     return mean + (observed - beyond), p
 

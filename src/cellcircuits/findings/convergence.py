@@ -19,15 +19,16 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
+from cellcircuits.picks import PickScales, inclusion, pick_scales
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg, gini
 from cellcircuits.tables import TABLES, make_table
 
 PUBLISHED_EDGES = 50
 """Edges per source and target layer, largest |snr| first, from which the published in-degree is counted."""
-NUMBERS_DRAWN = 40_000_000
+NUMBERS_DRAWN = 20_000_000
 """In-degrees drawn in all, at most: with many targets fewer draws, but never fewer than LEAST_DRAWS."""
-LEAST_DRAWS = 40
+LEAST_DRAWS = 20
 PARTS = 20
 """Parts of the sources that are left out in turn for intervals."""
 NULLS = ("uniform", "rate")
@@ -48,7 +49,11 @@ def ask(evidence: Evidence, settings: FindingsSettings) -> Found:
     rng = np.random.default_rng(settings.seed)
     least = min(LEAST_DRAWS, settings.permutations)
     draws = int(np.clip(NUMBERS_DRAWN // (2 * sum(len(p.weight) for p in pairs)), least, settings.permutations))
-    chances = [{null: chance_of(pair, null, draws, rng) for null in NULLS} for pair in pairs]
+    scales = {pair.target_layer: pick_scales(pair.weight) for pair in pairs}
+    chances = [
+        {null: chance_of(pair, scales[pair.target_layer] if null == "rate" else None, draws, rng) for null in NULLS}
+        for pair in pairs
+    ]
     rows = [_row(pair, chance) for pair, chance in zip(pairs, chances, strict=True)]
     table = pd.DataFrame(rows)
     table["q_rate"] = benjamini_hochberg(table["p_rate"].to_numpy())
@@ -126,26 +131,8 @@ class Chance:
     """int64 (draw,): largest in-degree."""
 
 
-def inclusion(weight: np.ndarray, out_degree: np.ndarray) -> np.ndarray:
-    """(source, target): probability that each source has each target, when it picks its number of them by weight.
-
-    1 - exp(-c w), with c solved for each number by interpolation on a grid and two Newton steps.
-    """
-    weight = weight / weight.sum()
-    n = len(weight)
-    # from less than one pick to what takes the rarest target with certainty
-    grid = np.exp(np.linspace(np.log(0.5), np.log(40 / weight.min()), 300))
-    picked = -np.expm1(-grid[:, None] * weight).sum(axis=1)
-    wanted = np.minimum(out_degree, n * (1 - 1e-9)).astype(float)
-    c = np.exp(np.interp(np.log(wanted), np.log(picked), np.log(grid)))
-    for _ in range(2):
-        left = np.exp(-c[:, None] * weight)
-        c = np.maximum(c + (wanted - (1 - left).sum(axis=1)) / np.maximum(left @ weight, 1e-300), 0.5 * c)
-    return -np.expm1(-c[:, None] * weight)
-
-
-def chance_of(pair: LayerPair, null: str, draws: int, rng: np.random.Generator) -> Chance:
-    """Mean and variance of the number of distinct targets, and draws of in-degrees.
+def chance_of(pair: LayerPair, scales: PickScales | None, draws: int, rng: np.random.Generator) -> Chance:
+    """Mean and variance of the number of distinct targets, and draws of in-degrees; without `scales`, of equal picks.
 
     With p the chances that a source has a target, q_t = prod over sources of (1 - p_st) is the chance that none has
     target t. If sources picked every target on its own, the number of targets missed would have variance
@@ -154,11 +141,10 @@ def chance_of(pair: LayerPair, null: str, draws: int, rng: np.random.Generator) 
     of the sources' picks.
     """
     degrees, n_sources = np.unique(pair.out_degree, return_counts=True)
-    weight = pair.weight if null == "rate" else np.ones(len(pair.weight))
-    if np.ptp(weight) == 0:
-        p = np.tile((degrees / len(weight))[:, None], len(weight))
+    if scales is None or np.ptp(scales.weight) == 0:
+        p = np.tile((degrees / len(pair.weight))[:, None], len(pair.weight))
     else:
-        p = inclusion(weight, degrees)
+        p = inclusion(scales, degrees)
     with np.errstate(divide="ignore"):
         missed = np.exp(n_sources @ np.log1p(-p))
     spread, shared = (p * (1 - p)).sum(axis=1), (p @ missed) ** 2

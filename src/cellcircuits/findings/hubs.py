@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
+from cellcircuits.rate_model import Degrees, fit_rate_model
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import gini, percentile_interval
 from cellcircuits.tables import TABLES, make_table
@@ -19,7 +19,7 @@ TOP = 20
 """Features whose share of the edges is reported."""
 FEWEST = 30
 """Features with which a firing-rate model is fitted: layers, a slope and a curvature."""
-NUMBERS_DRAWN = 20_000_000
+NUMBERS_DRAWN = 15_000_000
 """Random degrees drawn in all, at most: with many features fewer draws, but never fewer than LEAST_DRAWS."""
 LEAST_DRAWS = 200
 DIRECTIONS = {"out": "sources", "in": "targets"}
@@ -100,27 +100,6 @@ def degree_of(evidence: Evidence, direction: str) -> np.ndarray:
     return np.bincount(rows[rows >= 0], minlength=len(evidence.features))
 
 
-@dataclass(frozen=True)
-class Degrees:
-    """Features that fire and could have edges, in layers that have any."""
-
-    degree: np.ndarray
-    """int64 (feature,)"""
-    n_layers: np.ndarray
-    """int64 (feature,): layers that it could reach, or be reached from."""
-    n_pairs: np.ndarray
-    """float64 (feature,): targets tested of a source, or sources tested of a target."""
-    layer: np.ndarray
-    """int64 (feature,)"""
-    rate: np.ndarray
-    """float64 (feature,): firing rate."""
-
-    @property
-    def per_layer(self) -> np.ndarray:
-        """float64 (feature,): degree / n_layers."""
-        return self.degree / self.n_layers
-
-
 def feature_degrees(evidence: Evidence, direction: str) -> Degrees:
     """Ablated sources ("out"), or all features of target layers, with an edge or without ("in")."""
     tested, features = evidence.table("tested"), evidence.features
@@ -136,41 +115,6 @@ def feature_degrees(evidence: Evidence, direction: str) -> Degrees:
     used = (rate > 0) & has_edges[layer] & np.isin(layer, n_layers.index)
     layers = layer[used]
     return Degrees(degree[used], n_layers.loc[layers].to_numpy(), reach.loc[layers].to_numpy(float), layers, rate[used])
-
-
-@dataclass(frozen=True)
-class RateModel:
-    """Poisson regression of the degree on layer, log firing rate and its square."""
-
-    mean: np.ndarray
-    """float64 (feature,)"""
-    deviance_explained: float
-    dispersion: float
-    dispersion_p: float
-
-
-def fit_rate_model(degrees: Degrees) -> RateModel:
-    """log mean = log pairs + layer + b x + c x^2 with x = log firing rate, standardised.
-
-    Overdispersion: variance = mean + a mean^2; a = sum of ((y - m)^2 - y) / sum of m^2, and its test by the regression
-    of ((y - m)^2 - y) / m on m without intercept (Cameron and Trivedi 1990).
-    """
-    import statsmodels.api as sm
-
-    layers = np.unique(degrees.layer)
-    design = (degrees.layer[:, None] == layers).astype(float)
-    # a layer whose features all have no edges was left out, so that every coefficient is finite
-    x = np.log(degrees.rate)
-    x = (x - x.mean()) / x.std() if np.ptp(x) > 1e-9 else np.zeros(len(x))
-    y, offset = degrees.degree.astype(float), np.log(degrees.n_pairs)
-    full = sm.GLM(y, np.column_stack([design, x, x**2]), family=sm.families.Poisson(), offset=offset).fit()
-    layer_only = sm.GLM(y, design, family=sm.families.Poisson(), offset=offset).fit()
-    mean = np.asarray(full.mu)
-    excess = (y - mean) ** 2 - y
-    slope = sm.OLS(excess / mean, mean).fit()
-    explained = 1 - full.deviance / layer_only.deviance if layer_only.deviance > 0 else nan
-    p = float(scipy_stats.norm.sf(slope.tvalues[0]))
-    return RateModel(mean, float(explained), float(max(0.0, excess.sum() / (mean**2).sum())), p)
 
 
 def concentration(degree: np.ndarray, n_layers: np.ndarray) -> np.ndarray:
@@ -255,39 +199,45 @@ def _resampled(degrees: Degrees, draws: int, rng: np.random.Generator) -> np.nda
 
 def _answers(row: dict, degrees: Degrees) -> list[Answer]:
     direction, features = row["direction"], DIRECTIONS[row["direction"]]
-    explained = (
-        f"Layer by layer, the firing rate explains {100 * row['deviance_explained']:.0f} % of the deviance of the "
-        f"degrees; what is left has variance = mean + {row['dispersion']:.2g} mean^2. Edges of a feature are not "
-        "independent (targets move together), which alone makes degrees more unequal than Poisson."
+    share = row["deviance_explained"]
+    explained = "Within layers all degrees are the same. "
+    if not np.isnan(share):
+        explained = (
+            f"Within layers, the firing rate explains {100 * share:.0f} % of the deviance of the degrees; what is left "
+            f"has variance = mean + {row['dispersion']:.2g} mean^2. "
+        )
+    explained += (
+        "Edges of a feature are not independent (targets move together), which alone makes degrees more unequal than "
+        "Poisson."
     )
-    concentrated = {
-        "question": "hubs",
-        "asked": ASKED[direction],
-        "baseline_is": CHANCE,
-        "note": explained,
-    }
     raw = float(gini(degrees.degree))
     return [
         Answer(
-            statistic=f"Gini coefficient of the degree per layer of {row['n_features']:,} {features}",
+            "hubs",
+            ASKED[direction],
+            f"Gini coefficient of the degree per layer of {row['n_features']:,} {features}",
             value=row["gini"],
             baseline=row["gini_rate"],
+            baseline_is=CHANCE,
             low=row["gini_low"],
             high=row["gini_high"],
             p_value=row["gini_p"],
             published=raw,
             published_is="Gini coefficient of the raw degree; features with more layers to reach have more edges",
-            **concentrated,
+            note=explained,
         ),
         Answer(
-            statistic=f"Share of the edges of the {min(TOP, row['n_features'])} {features} with the most edges",
+            "hubs",
+            ASKED[direction],
+            f"Share of the edges of the {min(TOP, row['n_features'])} {features} with the most edges",
             value=row["top_share"],
             baseline=row["top_rate"],
+            baseline_is=CHANCE,
             low=row["top_low"],
             high=row["top_high"],
             p_value=row["top_p"],
             unit="share",
-            **concentrated,
+            note=explained,
         ),
         Answer(
             question="hubs",
