@@ -58,8 +58,9 @@ def fit_rate_model(degrees: Degrees) -> RateModel:
     # a layer whose features all have no edges was left out, so that every coefficient is finite
     x = np.log(degrees.rate)
     x = (x - x.mean()) / x.std() if np.ptp(x) > 1e-9 else np.zeros(len(x))
+    shape = np.column_stack([design, x, x**2]) if x.any() else design
     y, offset = degrees.degree.astype(float), np.log(degrees.n_pairs)
-    full = sm.GLM(y, np.column_stack([design, x, x**2]), family=sm.families.Poisson(), offset=offset).fit()
+    full = sm.GLM(y, shape, family=sm.families.Poisson(), offset=offset).fit()
     layer_only = sm.GLM(y, design, family=sm.families.Poisson(), offset=offset).fit()
     mean = np.asarray(full.mu)
     excess = (y - mean) ** 2 - y

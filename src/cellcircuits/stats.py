@@ -158,7 +158,7 @@ def gini(values: np.ndarray) -> np.ndarray:
 def bootstrap_sums(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Sums of `values` (cluster, ...) over as many clusters drawn with replacement, (draw, ...)."""
     values = np.asarray(values, dtype=float)
-    n, flat = len(values), values.reshape(len(values), -1)
+    n, flat = len(values), values.reshape(len(values), int(np.prod(values.shape[1:])))
     sums = np.zeros((draws, flat.shape[1]))
     for draw in range(draws if n else 0):
         sums[draw] = np.bincount(rng.integers(n, size=n), minlength=n) @ flat
