@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cellcircuits.evidence import make_evidence
 from cellcircuits.findings.attenuation import attenuation
 from cellcircuits.findings.circuits import circuits, labelled_edges
 from cellcircuits.findings.consensus import consensus, rewired
 from cellcircuits.findings.hubs import hubs
-from cellcircuits.tables import TABLES, make_table
+from cellcircuits.tables import TABLES, empty_table, make_table
 
 LAYERS = ((0, 1), (0, 2), (1, 2))
+NO_FEATURES = empty_table("features")
 
 
 def random_edges(rng: np.random.Generator, n_edges: int, n_features: int = 40, layers=LAYERS) -> pd.DataFrame:
@@ -74,7 +76,7 @@ def slow_q(p: list[float]) -> dict[float, float]:
 
 def test_attenuation_equals_loops():
     edges, tested = random_edges(np.random.default_rng(0), 300), pairs_tested()
-    found = attenuation(edges, tested, max_q=0.05)
+    found = attenuation(make_evidence(edges, NO_FEATURES, tested=tested), 0.05)
     assert list(zip(found["source_layer"], found["target_layer"], strict=True)) == list(LAYERS)
     for row in found.to_dict("records"):
         mine = [
@@ -95,10 +97,10 @@ def test_attenuation_equals_loops():
 
 def test_layers_without_edges_stay_in_the_table():
     edges = random_edges(np.random.default_rng(0), 30, layers=((0, 1),))
-    found = attenuation(edges, pairs_tested(), 0.05)
+    found = attenuation(make_evidence(edges, NO_FEATURES, tested=pairs_tested()), 0.05)
     assert list(found["n_edges"]) == [30, 0, 0]
     assert found["mean_abs_snr"].isna().tolist() == [False, True, True]
-    nothing = attenuation(edges.iloc[:0], pairs_tested(n_sources=0), 0.05)
+    nothing = attenuation(make_evidence(edges.iloc[:0], NO_FEATURES, tested=pairs_tested(n_sources=0)), 0.05)
     assert list(nothing["edges_per_source"]) == list(nothing["share_of_tested"]) == [0, 0, 0]
 
 
@@ -110,7 +112,7 @@ def test_hubs_equal_loops():
     edges = random_edges(rng, 600, n_features=20)
     rate = rng.uniform(0.001, 0.9, size=(3, 20))
     features = features_with(random_labels(rng, 5, 20), rate)
-    found = hubs(edges, features, sources_table(20), pairs_tested())
+    found = hubs(make_evidence(edges, features, sources=sources_table(20), tested=pairs_tested()))
     out, into = Counter(), Counter()
     for e in edges.to_dict("records"):
         out[e["source_layer"], e["source_feature"]] += 1
@@ -137,7 +139,14 @@ def test_hubs_equal_loops():
 
 def test_a_source_without_edges_is_in_the_table():
     edges = random_edges(np.random.default_rng(0), 30, n_features=8)
-    found = hubs(edges, features_with(random_labels(np.random.default_rng(0), 3)), sources_table(40), pairs_tested())
+    found = hubs(
+        make_evidence(
+            edges,
+            features_with(random_labels(np.random.default_rng(0), 3)),
+            sources=sources_table(40),
+            tested=pairs_tested(),
+        )
+    )
     silent = found[(found["direction"] == "out") & (found["degree"] == 0)]
     assert len(silent) >= 64
 
@@ -149,7 +158,7 @@ def test_a_firing_rate_that_explains_everything_leaves_no_hubs():
     # feature f has f + 1 edges in the one layer above
     rate = np.tile(np.arange(2, 22) / 100, (3, 1))
     features = features_with(random_labels(np.random.default_rng(0), 3, 20), rate)
-    found = hubs(edges, features, sources_table(20, (0,)), pairs_tested(((0, 1),)))
+    found = hubs(make_evidence(edges, features, sources=sources_table(20, (0,)), tested=pairs_tested(((0, 1),))))
     np.testing.assert_allclose(found["degree_residual"][found["direction"] == "out"], 0, atol=1e-10)
 
 
@@ -159,7 +168,11 @@ def test_targets_that_never_fired_have_no_residual():
     edges = random_edges(rng, 300, n_features=10)
     rate = rng.uniform(0.1, 0.9, size=(3, 10))
     rate[2, 4] = 0
-    found = hubs(edges, features_with(random_labels(rng, 3, 10), rate), sources_table(10), pairs_tested())
+    found = hubs(
+        make_evidence(
+            edges, features_with(random_labels(rng, 3, 10), rate), sources=sources_table(10), tested=pairs_tested()
+        )
+    )
     silent = (found["direction"] == "in") & (found["layer"] == 2) & (found["feature"] == 4)
     assert silent.sum() == 1
     assert (found["degree_residual"].isna() == silent).all()
@@ -168,7 +181,14 @@ def test_targets_that_never_fired_have_no_residual():
 @pytest.mark.parametrize("n_edges", [0, 3])
 def test_too_few_hubs_for_a_line(n_edges):
     edges = random_edges(np.random.default_rng(0), 3).iloc[:n_edges]
-    found = hubs(edges, features_with(random_labels(np.random.default_rng(0), 3)), sources_table(2), pairs_tested())
+    found = hubs(
+        make_evidence(
+            edges,
+            features_with(random_labels(np.random.default_rng(0), 3)),
+            sources=sources_table(2),
+            tested=pairs_tested(),
+        )
+    )
     assert (found["degree_residual"] == 0).all()
     assert len(found) == 4 + edges.groupby(["target_layer", "target_feature"]).ngroups
 
@@ -208,7 +228,7 @@ def slow_circuits(labelled: pd.DataFrame, draws: int, rng: np.random.Generator):
 def test_circuits_equal_permutations():
     rng = np.random.default_rng(0)
     edges, features = random_edges(rng, 150, n_features=20), features_with(random_labels(rng, 4, 20))
-    found = circuits(edges, features)
+    found = circuits(make_evidence(edges, features))
     observed, permuted = slow_circuits(labelled_edges(edges, features), 2000, rng)
     different = {pair: n for pair, n in observed.items() if pair[0] != pair[1]}
     assert dict(zip(zip(found["source_label"], found["target_label"], strict=True), found["n_edges"], strict=True)) == (
@@ -224,7 +244,7 @@ def test_circuits_equal_permutations():
 def test_all_pairs_that_could_have_an_edge_are_corrected_for():
     rng = np.random.default_rng(3)
     edges, features = random_edges(rng, 60), features_with(random_labels(rng, 12))
-    found = circuits(edges, features)
+    found = circuits(make_evidence(edges, features))
     possible = set()
     for _, part in labelled_edges(edges, features).groupby(["source_layer", "target_layer"]):
         possible |= set(product(set(part["source_label"]) - {""}, set(part["target_label"]) - {""}))
@@ -239,7 +259,7 @@ def test_circuits_describe_their_edges():
     rng = np.random.default_rng(4)
     edges, features = random_edges(rng, 240), features_with(random_labels(rng, 3))
     labelled = labelled_edges(edges, features).to_dict("records")
-    for row in circuits(edges, features).to_dict("records"):
+    for row in circuits(make_evidence(edges, features)).to_dict("records"):
         pair = row["source_label"], row["target_label"]
         mine = [e for e in labelled if (e["source_label"], e["target_label"]) == pair]
         best = max(mine, key=lambda e: abs(e["snr"]))
@@ -259,7 +279,7 @@ def test_independent_labels_make_no_circuits(n_edges, n_labels):
     for draw in range(draws):
         rng = np.random.default_rng(draw)
         features = features_with(random_labels(rng, n_labels))
-        found = circuits(random_edges(rng, n_edges), features)
+        found = circuits(make_evidence(random_edges(rng, n_edges), features))
         called += bool((found["q_value"] <= 0.05).any())
         small += int((found["p_value"] <= 0.05).sum())
         possible += n_labels * (n_labels - 1)
@@ -273,7 +293,7 @@ def test_p_of_frequent_pairs_is_uniform():
     for draw in range(40):
         rng = np.random.default_rng(draw)
         features = features_with(random_labels(rng, 3, unlabelled=0))
-        values += list(circuits(random_edges(rng, 1500), features)["p_value"])
+        values += list(circuits(make_evidence(random_edges(rng, 1500), features))["p_value"])
     for level in (0.1, 0.3, 0.5, 0.8):
         # p of whole numbers of edges is a little too large
         assert level - 0.15 < np.mean(np.array(values) <= level) < level + 0.07
@@ -288,7 +308,7 @@ def test_a_planted_circuit_is_found():
     keys = ["source_layer", "source_feature", "target_layer", "target_feature"]
     edges.loc[:24, keys] = planted
     edges = edges.drop_duplicates(keys, ignore_index=True)
-    found = circuits(edges, features_with(labels))
+    found = circuits(make_evidence(edges, features_with(labels)))
     assert (found["source_label"][0], found["target_label"][0]) == ("interferon", "antigen presentation")
     assert found["n_edges"][0] >= 25 > 2 * found["n_expected"][0]
     assert (found["q_value"] <= 0.05).sum() == 1
@@ -299,14 +319,14 @@ def test_pairs_of_one_label_are_left_out():
     labels = np.tile(np.array(["a", "b"], dtype=object), (3, 20))
     edges = random_edges(np.random.default_rng(0), 600)
     same = edges[edges["source_feature"] % 2 == edges["target_feature"] % 2]
-    assert circuits(same, features_with(labels)).empty
+    assert circuits(make_evidence(same, features_with(labels))).empty
 
 
 @pytest.mark.parametrize("labels", [np.full((3, 40), "", dtype=object), np.full((3, 40), "a", dtype=object)])
 def test_no_pairs_of_labels(labels):
-    found = circuits(random_edges(np.random.default_rng(0), 60), features_with(labels))
+    found = circuits(make_evidence(random_edges(np.random.default_rng(0), 60), features_with(labels)))
     assert found.empty and list(found) == [c.name for c in TABLES["circuits"]]
-    assert circuits(random_edges(np.random.default_rng(0), 0), features_with(labels)).empty
+    assert circuits(make_evidence(random_edges(np.random.default_rng(0), 0), features_with(labels))).empty
 
 
 # ------------------------------------------------------------------------------------------------ consensus

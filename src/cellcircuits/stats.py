@@ -141,3 +141,51 @@ def cluster_bootstrap(
         values.append(statistic(drawn[member]))
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def gini(values: np.ndarray) -> np.ndarray:
+    """Gini coefficient along the last axis: 0 if all are equal, near 1 if one has all; NaN where the sum is 0.
+
+    G = sum over i of (2 i - n - 1) x_(i) / (n sum of x), for values in ascending order and i from 1 to n.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float), axis=-1)
+    n = ordered.shape[-1]
+    total = ordered.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, ordered @ (2 * np.arange(1, n + 1) - n - 1) / (n * total), np.nan)
+
+
+def bootstrap_sums(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Sums of `values` (cluster, ...) over as many clusters drawn with replacement, (draw, ...)."""
+    values = np.asarray(values, dtype=float)
+    n, flat = len(values), values.reshape(len(values), int(np.prod(values.shape[1:])))
+    sums = np.zeros((draws, flat.shape[1]))
+    for draw in range(draws if n else 0):
+        sums[draw] = np.bincount(rng.integers(n, size=n), minlength=n) @ flat
+    return sums.reshape(draws, *values.shape[1:])
+
+
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of draws (draw,), NaN left out; NaN without any."""
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+MOST_FLIPPED = 500
+"""Units up to which signs are flipped; the mean of more is normal enough for a t test."""
+
+
+def symmetric_mean_test(values: np.ndarray, seed: int = 0) -> float:
+    """Two-sided p of mean 0 for independent units (unit,) with distributions symmetric around 0; NaN without units.
+
+    A sign-flip test of up to MOST_FLIPPED units, a one-sample t test of more.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0:
+        return float("nan")
+    if len(values) <= MOST_FLIPPED:
+        return float(sign_flip(values, seed=seed))
+    return float(one_sample_t(values.mean(), values.std(ddof=1), np.array(len(values))))

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from cellcircuits.evidence import make_evidence
 from cellcircuits.findings.attenuation import attenuation
 from cellcircuits.findings.circuits import circuits
 from cellcircuits.findings.hubs import hubs
@@ -22,15 +23,16 @@ def findings_stage(run: Run, progress: Progress) -> None:
     edges, tested, signs = (read_table(name, run.path("edges")) for name in ("edges", "tested", "signs"))
     features = read_table("features", run.path("annotate"))
     sources = read_table("sources", run.path("trace"))
+    evidence = make_evidence(edges, features, sources=sources, tested=tested)
     cells = (run.manifest("cells") or {})["record"]
     found = {"signs": signs}
     with progress.task("Asking the questions", 3) as advance:
         rule = run.settings.edges
-        found["attenuation"] = attenuation(edges, tested, rule.max_q if rule.rule == "calibrated" else np.nan)
+        found["attenuation"] = attenuation(evidence, rule.max_q if rule.rule == "calibrated" else np.nan)
         advance(1)
-        found["hubs"] = hubs(edges, features, sources, tested)
+        found["hubs"] = hubs(evidence)
         advance(1)
-        found["circuits"] = circuits(edges, features)
+        found["circuits"] = circuits(evidence)
         advance(1)
     significant = found["circuits"][found["circuits"]["q_value"] <= settings.max_q]
     summary = {
