@@ -1,0 +1,1 @@
+"""A figure per question of the report, drawn from what it found."""
