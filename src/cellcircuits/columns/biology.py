@@ -27,14 +27,36 @@ information | float64 | 1 | Mean information in common
 matched_information | float64 | 1 | Expected by the same exchange
 """)
 
+NOVELTY = columns("""
+source_label | string | - | Label of the source features
+target_label | string | - | Label of the target features
+n_edges | int64 | edges | Edges between features of these labels
+n_expected | float64 | edges | Mean number when labels of targets are exchanged within layer and firing rate
+p_value | float64 | probability | Chance of at least as many edges by this exchange: from its exact mean, variance and third cumulant (Pearson type III)
+q_value | float64 | probability | Benjamini-Hochberg over all ordered pairs of different labels with gene sets that could have an edge
+share_negative | float64 | share | Share of the edges with a negative delta (the source supports the target)
+n_source_genes | int64 | genes | Genes of the source label's gene set
+n_target_genes | int64 | genes | Genes of the target label's gene set
+n_shared_genes | int64 | genes | Genes of both
+overlap_q | float64 | probability | One-sided hypergeometric test of the shared genes among the genes of all sets, Benjamini-Hochberg over all pairs of labels
+n_interactions | int64 | pairs | Interactions between genes of only one and genes of only the other; 0 without a network
+interactions_expected | float64 | pairs | Number of them that the genes' degrees make
+interactions_q | float64 | probability | Poisson test of that number, Benjamini-Hochberg over all pairs of labels; NaN without a network
+known | bool | - | A relation is known: overlap_q or interactions_q within max_q
+known_published | bool | - | At least min_shared_genes shared genes
+candidate | bool | - | Joined beyond chance (q_value within max_q) although no relation is known
+""")
+
 TABLES = {
     "coherence": COHERENCE,
     "coherence_layers": COHERENCE_LAYERS,
+    "novelty": NOVELTY,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
 ROWS = {
     "coherence": "One row per set of edges and measure of likeness.",
     "coherence_layers": "One row per pair of layers.",
+    "novelty": "One row per ordered pair of different labels with gene sets that an edge joins; candidates first.",
 }
 """What a row is."""
