@@ -47,10 +47,43 @@ known_published | bool | - | At least min_shared_genes shared genes
 candidate | bool | - | Joined beyond chance (q_value within max_q) although no relation is known
 """)
 
+HIERARCHY = columns("""
+label | string | - | Gene program
+n_features | int64 | features | Features with this label
+relative_depth | float64 | share | Mean layer of these features / highest layer
+depth_low | float64 | share | Lower end of its 95 % interval (t over features); NaN for one feature
+depth_high | float64 | share | Upper end of its 95 % interval
+depth_expected | float64 | share | Mean over all labelled features
+depth_q | float64 | probability | Test of the depth against as many labelled features at random, Benjamini-Hochberg over the labels
+endpoint_depth | float64 | share | The published depth: mean over the ends of the 50 strongest edges of each source and target layer; set by which layers were traced. NaN without any
+n_outgoing | int64 | programs | Programs that it reaches beyond chance
+n_incoming | int64 | programs | Programs that reach it beyond chance
+page_rank | float64 | share | PageRank (damping 0.85) in the graph of pairs joined beyond chance; without any difference it is 1 / number of labels
+published_page_rank | float64 | share | The same in the published graph: every pair joined by any edge
+component | int64 | index | Strongly connected group of the pairs joined beyond chance, 0 is the largest; -1: in none of two or more
+""")
+
+HIERARCHY_PAIRS = columns("""
+first_label | string | - | Gene program, the first in the alphabet
+second_label | string | - | Gene program
+n_forward | int64 | edges | Edges from the first to the second
+n_backward | int64 | edges | Edges from the second to the first
+expected_forward | float64 | edges | Mean number of edges from the first to the second when labels of targets are exchanged within layer and firing rate
+expected_backward | float64 | edges | Mean number from the second to the first by this exchange
+z | float64 | 1 | (n_forward - n_backward) beyond its expectation, in standard deviations of the exchange; above 0: the first leads
+p_value | float64 | probability | Two-sided test of z, normal, with a continuity correction of half an edge
+q_value | float64 | probability | Benjamini-Hochberg over all pairs of labels that could have edges
+forward_q | float64 | probability | Test of at least n_forward edges, Benjamini-Hochberg over all ordered pairs
+backward_q | float64 | probability | Test of at least n_backward edges
+both_beyond_chance | bool | - | Both directions are joined beyond chance: at different layers, no signal returns
+""")
+
 TABLES = {
     "coherence": COHERENCE,
     "coherence_layers": COHERENCE_LAYERS,
     "novelty": NOVELTY,
+    "hierarchy": HIERARCHY,
+    "hierarchy_pairs": HIERARCHY_PAIRS,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
@@ -58,5 +91,7 @@ ROWS = {
     "coherence": "One row per set of edges and measure of likeness.",
     "coherence_layers": "One row per pair of layers.",
     "novelty": "One row per ordered pair of different labels with gene sets that an edge joins; candidates first.",
+    "hierarchy": "One row per label, in order of depth.",
+    "hierarchy_pairs": "One row per pair of labels that an edge joins, in either direction.",
 }
 """What a row is."""
