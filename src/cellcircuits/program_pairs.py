@@ -63,18 +63,26 @@ class ProgramEdges:
         return flat.reshape(self.n_programs, self.n_programs)
 
 
-def program_edges(evidence: Evidence, settings: FindingsSettings, weight: pl.Expr | None = None) -> ProgramEdges:
-    """Edges between labelled features, in strata of layer and firing rate; each counts 1, or as `weight` says."""
+def program_edges(
+    evidence: Evidence,
+    settings: FindingsSettings,
+    weight: pl.Expr | None = None,
+    pool: np.ndarray | None = None,
+) -> ProgramEdges:
+    """Edges between labelled features, in strata of layer and firing rate; each counts 1, or as `weight` says.
+
+    `pool` is bool (feature,): labelled features that exchange labels; None: all of them. Every target must be in it.
+    """
     names, label = evidence.labels
     layer, rate = (evidence.features[name].to_numpy() for name in ("layer", "firing_rate"))
-    stratum = feature_strata(layer, label >= 0, [rate], settings.strata_bins, settings.min_stratum)
+    member = label >= 0 if pool is None else (label >= 0) & pool
+    stratum = feature_strata(layer, member, [rate], settings.strata_bins, settings.min_stratum)
     known = (pl.col("source") >= 0) & (pl.col("target") >= 0)
-    edges = evidence.edges.filter(known).select(
-        "source", "target", (weight if weight is not None else pl.lit(1.0)).alias("w")
-    )
+    value = pl.lit(1.0) if weight is None else weight
+    edges = evidence.edges.filter(known).select("source", "target", value.alias("weight"))
     source, target = edges["source"].to_numpy(), edges["target"].to_numpy()
     both = (label[source] >= 0) & (label[target] >= 0)
-    entries = edges["w"].to_numpy()[both], (target[both], label[source][both])
+    entries = edges["weight"].to_numpy()[both], (target[both], label[source][both])
     counts = sparse.coo_array(entries, shape=(len(label), max(len(names), 1))).tocsr()
     return ProgramEdges(counts, label, stratum, names)
 

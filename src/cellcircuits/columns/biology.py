@@ -78,12 +78,47 @@ backward_q | float64 | probability | Test of at least n_backward edges
 both_beyond_chance | bool | - | Both directions are joined beyond chance: at different layers, no signal returns
 """)
 
+GROUP_EDGES = columns("""
+source_layer | int64 | layer | Layer of the ablated feature
+source_feature | int64 | index | Ablated feature
+target_layer | int64 | layer | Layer of the measured feature
+target_feature | int64 | index | Measured feature
+group | string | - | Group of cells: a label of trace.group_by
+n_cells | int64 | cells | Cells of the group in which the source is active
+mean_delta | float64 | activation | Mean over these cells of (ablated - clean) activation
+sd_delta | float64 | activation | Standard deviation over these cells (n - 1)
+snr | float64 | 1 | mean_delta / sd_delta
+is_edge | bool | - | The rule calls the pair from the cells of this group alone
+is_edge_of_all | bool | - | The rule calls the pair from all cells together
+difference | float64 | activation | mean_delta minus the mean over all other cells; NaN where either has no cell
+difference_p | float64 | probability | Welch's t test of that difference; NaN where the group or the others have fewer than min_cells
+difference_q | float64 | probability | Benjamini-Hochberg over all tested pairs and groups of the source layer; pairs that are no edge anywhere with p = 1
+differs_p | float64 | probability | Do groups differ in this pair? Smallest difference_p of its groups times their number
+differs_q | float64 | probability | Benjamini-Hochberg of it over all tested pairs of the source layer; pairs that are no edge anywhere with p = 1
+""")
+
+GROUP_PAIRS = columns("""
+source_layer | int64 | layer | Layer of the ablated feature
+source_feature | int64 | index | Ablated feature
+first_group | string | - | Group of cells with at least min_cells in which the source is active
+second_group | string | - | Another one
+n_tested | int64 | pairs | Targets tested in both
+n_first | int64 | edges | Edges of the first group
+n_second | int64 | edges | Edges of the second group
+n_both | int64 | edges | Edges of both
+expected_first | float64 | edges | Edges of the first group if every effect were that of both groups' cells together, by the power of its number of cells
+expected_second | float64 | edges | The same for the second group
+expected_both | float64 | edges | Edges of both, if effects were the same in both
+""")
+
 TABLES = {
     "coherence": COHERENCE,
     "coherence_layers": COHERENCE_LAYERS,
     "novelty": NOVELTY,
     "hierarchy": HIERARCHY,
     "hierarchy_pairs": HIERARCHY_PAIRS,
+    "group_edges": GROUP_EDGES,
+    "group_pairs": GROUP_PAIRS,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
@@ -93,5 +128,7 @@ ROWS = {
     "novelty": "One row per ordered pair of different labels with gene sets that an edge joins; candidates first.",
     "hierarchy": "One row per label, in order of depth.",
     "hierarchy_pairs": "One row per pair of labels that an edge joins, in either direction.",
+    "group_edges": "One row per group of cells and pair that is an edge in all cells or in any group.",
+    "group_pairs": "One row per source and two groups of cells.",
 }
 """What a row is."""

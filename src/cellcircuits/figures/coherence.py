@@ -58,6 +58,8 @@ def _draw_rows(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_distance(axes: Axes, layers: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     grouped = layers.assign(distance=layers["target_layer"] - layers["source_layer"])
     columns = ["share", "matched_share", "non_edges_share"]
     for column in columns:
@@ -69,4 +71,4 @@ def _draw_distance(axes: Axes, layers: pd.DataFrame) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layers between source and target", fontsize=9)
     axes.set_title("Share with a common gene set", fontsize=9, loc="left", color=INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -117,7 +117,7 @@ def p_over_sources(sums: pd.DataFrame) -> float:
         return float("nan")
     if len(by_source) <= FEW_SOURCES:
         return float(sign_flip(by_source))
-    return float(one_sample_t(by_source.mean(), by_source.std(ddof=1), len(by_source)))
+    return float(one_sample_t(by_source.mean(), by_source.std(ddof=1), np.array(len(by_source))))
 
 
 def by_layers(sums: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
