@@ -111,6 +111,50 @@ expected_second | float64 | edges | The same for the second group
 expected_both | float64 | edges | Edges of both, if effects were the same in both
 """)
 
+TISSUES = columns("""
+group | string | - | Group of cells
+source_label | string | - | Label of the source features
+target_label | string | - | Label of the target features
+n_edges | int64 | edges | Tested edges (in all cells or in any group) between features of these labels
+n_edges_of_group | int64 | edges | Of them, edges of this group alone
+n_differ | int64 | edges | Of them, those whose effect in this group differs from that in all other cells (difference_q within max_q)
+n_expected | float64 | edges | n_differ by chance: the share between the same layers, labels of targets exchanged within layer and firing rate
+mean_difference | float64 | activation | Mean over the edges of the effect in this group minus that in all other cells
+p_value | float64 | probability | Chance of at least n_differ by this exchange (Pearson type III)
+q_value | float64 | probability | Benjamini-Hochberg over all rows
+""")
+
+TISSUE_CLASSES = columns("""
+group | string | - | Group of cells
+class | string | - | Class of gene programs, by words in their names
+n_only_with | int64 | pairs | Pairs of programs that are joined in this group only, with a program of the class at either end
+n_only_without | int64 | pairs | The same without
+n_shared_with | int64 | pairs | Pairs of programs that are joined in this group and in another, with a program of the class
+n_shared_without | int64 | pairs | The same without
+odds_ratio | float64 | 1 | Of these four numbers; NaN or infinite where a margin is 0
+p_value | float64 | probability | One-sided Fisher test, as published
+q_value | float64 | probability | Benjamini-Hochberg over all rows
+""")
+
+CELL_TYPES = columns("""
+first_group | string | - | Group of cells
+second_group | string | - | Another one
+n_sources | int64 | features | Sources with enough cells in both
+n_first | int64 | edges | Their edges in the first group
+n_second | int64 | edges | Their edges in the second group
+n_both | int64 | edges | Edges of both
+jaccard | float64 | share | Edges of both / edges of either
+jaccard_low | float64 | share | Lower end of its 95 % interval, resampling sources
+jaccard_high | float64 | share | Upper end of it
+expected_jaccard | float64 | share | The same if effects were equal in both groups, by the power of their numbers of cells
+p_value | float64 | probability | Two-sided test of n_both against its expectation, sources as units: sign-flip up to 20 sources, else t
+n_edges | int64 | edges | Edges of all cells, tested in both groups
+correlation | float64 | 1 | Correlation over these edges of the effects (mean / pooled standard deviation) in the two groups
+correlation_low | float64 | 1 | Lower end of its 95 % interval, resampling sources
+correlation_high | float64 | 1 | Upper end of it
+expected_correlation | float64 | 1 | The correlation if true effects were equal: what the noise of so many cells leaves
+""")
+
 TABLES = {
     "coherence": COHERENCE,
     "coherence_layers": COHERENCE_LAYERS,
@@ -119,6 +163,9 @@ TABLES = {
     "hierarchy_pairs": HIERARCHY_PAIRS,
     "group_edges": GROUP_EDGES,
     "group_pairs": GROUP_PAIRS,
+    "tissues": TISSUES,
+    "tissue_classes": TISSUE_CLASSES,
+    "cell_types": CELL_TYPES,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
@@ -130,5 +177,8 @@ ROWS = {
     "hierarchy_pairs": "One row per pair of labels that an edge joins, in either direction.",
     "group_edges": "One row per group of cells and pair that is an edge in all cells or in any group.",
     "group_pairs": "One row per source and two groups of cells.",
+    "tissues": "One row per group of cells and ordered pair of different labels with a tested edge.",
+    "tissue_classes": "One row per group of cells and class of programs.",
+    "cell_types": "One row per two groups of cells.",
 }
 """What a row is."""
