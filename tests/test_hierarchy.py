@@ -12,7 +12,15 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.evidence import Evidence
 from cellcircuits.figures.hierarchy import draw
-from cellcircuits.findings.hierarchy import ask, asymmetry, depth_answer, draw_chance, pair_rows, reciprocal_share
+from cellcircuits.findings.hierarchy import (
+    ask,
+    asymmetry,
+    depth_answer,
+    draw_chance,
+    p_of_order,
+    pair_rows,
+    reciprocal_share,
+)
 from cellcircuits.matched_targets import p_greater
 from cellcircuits.program_depth import depth_explained, depth_of_programs, endpoint_depth, relative_depth
 from cellcircuits.program_pairs import ProgramEdges, pair_chance, program_edges, random_labels
@@ -59,7 +67,7 @@ def answer_of(edges: ProgramEdges, settings: FindingsSettings) -> float:
 
 def test_p_of_pairs_keeps_its_level():
     small, tested, p_all = 0, 0, []
-    for seed in range(30):
+    for seed in range(25):
         evidence = made_up_evidence(seed, n_layers=3, n_features=60)
         edges = program_edges(evidence, QUICK)
         p = pair_rows(edges.names, edges.between(), pair_chance(edges), 0.05)["p_value"]
@@ -67,6 +75,29 @@ def test_p_of_pairs_keeps_its_level():
         p_all.append(answer_of(edges, replace(QUICK, permutations=40, seed=seed)))
     assert 0.01 < small / tested <= 0.06
     assert scipy_stats.kstest(p_all, "uniform").pvalue > 0.01
+
+
+def test_single_edges_between_rare_programs_are_no_order():
+    """With two hundred programs most pairs have no edge or one, which is many standard deviations from almost none."""
+    evidence = made_up_evidence(0, n_features=400, sources_per_layer=60, edges_per_source=60, n_labels=200)
+    edges = program_edges(evidence, QUICK)
+    table = pair_rows(edges.names, edges.between(), pair_chance(edges), 0.05)
+    assert len(table) > 1000 and (table["z"].abs() > 5).sum() >= 5
+    assert (table["q_value"] <= 0.05).sum() == 0
+    # of all pairs, those without edges as well, a share of 0.001 may have p of 0.001
+    assert (table["p_value"] <= 0.001).sum() <= 0.001 * 200 * 199 / 2
+
+
+def test_p_of_rare_pairs_is_no_smaller_than_by_draws():
+    evidence = made_up_evidence(1, n_features=60, n_labels=20)
+    edges = program_edges(evidence, QUICK)
+    chance, free = pair_chance(edges), np.triu_indices(len(edges.names), 1)
+    sd = np.sqrt(np.maximum((chance.variance + chance.variance.T - 2 * chance.covariance)[free], 1e-9))
+    drawn = [edges.between(label) for label in random_labels(edges, 400, np.random.default_rng(0))]
+    p = np.array([p_of_order(counts, chance, *free, sd) for counts in drawn])
+    for level in (0.2, 0.05, 0.01, 0.001):
+        assert (p <= level).mean() <= level
+    assert (p <= 0.05).mean() > 0.003
 
 
 def leading(seed: int, share: float) -> Evidence:

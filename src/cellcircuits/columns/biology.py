@@ -71,7 +71,7 @@ n_backward | int64 | edges | Edges from the second to the first
 expected_forward | float64 | edges | Mean number of edges from the first to the second when labels of targets are exchanged within layer and firing rate
 expected_backward | float64 | edges | Mean number from the second to the first by this exchange
 z | float64 | 1 | (n_forward - n_backward) beyond its expectation, in standard deviations of the exchange; above 0: the first leads
-p_value | float64 | probability | Two-sided test of z, normal, with a continuity correction of half an edge
+p_value | float64 | probability | Two-sided test of n_forward - n_backward by this exchange: normal where both numbers are large, a bound from both numbers where not
 q_value | float64 | probability | Benjamini-Hochberg over all pairs of labels that could have edges
 forward_q | float64 | probability | Test of at least n_forward edges, Benjamini-Hochberg over all ordered pairs
 backward_q | float64 | probability | Test of at least n_backward edges

@@ -34,8 +34,8 @@ def draw(found: Found) -> dict[str, Figure]:
         most = table.assign(n=-(table["n_first"] + table["n_second"])).sort_values(["n", "first_group", "second_group"])
         shown = most.head(SHOWN).reset_index(drop=True)
         pairs = [f"{_short(a)} / {_short(b)}" for a, b in zip(shown["first_group"], shown["second_group"], strict=True)]
-        _draw_column(new_axes(figure, 2.7, 2.75, 1.1, 0.7), shown, "jaccard", "Share of edges in both", pairs)
-        _draw_column(new_axes(figure, 5.5, 0.25, 1.1, 0.7), shown, "correlation", "Correlation of effects", None)
+        _draw_column(new_axes(figure, 2.6, 2.85, 1.1, 0.7), shown, "jaccard", "Share of edges in both", pairs)
+        _draw_column(new_axes(figure, 5.6, 0.25, 1.1, 0.7), shown, "correlation", "Correlation of effects", None)
     return {"cell_types": figure}
 
 

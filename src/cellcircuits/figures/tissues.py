@@ -26,7 +26,7 @@ def draw(found: Found) -> dict[str, Figure]:
     heading, subtitle = "Do edges differ between groups of cells?", ""
     if np.isfinite(answer.value):
         heading = f"{answer.value:.1%} of the edges differ between groups; at most {answer.baseline:.1%} falsely"
-        subtitle = "Effect in a group against that in all other cells. Edges between programs."
+        subtitle = "Effect in a group against that in all other cells, of edges between programs."
     figure = new_figure(8, 4.6, heading, subtitle, n_shown, "No edge could be compared between groups of cells.")
     if table is not None and n_shown:
         _draw_groups(new_axes(figure, 1.7, 4.6, 1.1, 0.7), table)

@@ -154,7 +154,7 @@ def _share_answer(table: pd.DataFrame, programs: pd.DataFrame, settings: Finding
     value, n = differs["differs"].sum().to_numpy(dtype=float), differs.size().to_numpy(dtype=float)
     low, high = bootstrap_mean(value, n, settings) if len(n) else (np.nan, np.nan)
     share = float(value.sum() / n.sum()) if len(n) else float("nan")
-    cells = table.groupby("group")["n_cells"].max()
+    cells = table.groupby("group")["n_cells"].max().sort_values(ascending=False, kind="stable")
     groups = ", ".join(f"{name} ({n})" for name, n in list(cells.items())[:6]) + (", ..." if len(cells) > 6 else "")
     folds = " Groups are random folds: nothing should differ." if are_folds(table) else ""
     joined = programs[programs["n_edges_of_group"] > 0].groupby(["source_label", "target_label"]).size()
