@@ -366,10 +366,19 @@ class FindingsSettings:
     """Random draws behind each chance baseline that has no closed form."""
     seed: int = 0
     """Seed of these draws."""
+    strata_bins: int = 4
+    """Parts into which the features of a layer are cut by each covariate (number of gene sets, firing rate): what is
+    exchanged by chance is exchanged within them."""
+    min_stratum: int = 10
+    """Fewest features of such a part, about; layers with few annotated features are cut into fewer parts."""
+    min_shared_genes: int = 3
+    """Genes that two gene sets share from which the published rule calls them related."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, *PROBABILITY, "max_q")
         _check_ranges(self, 20, inf, "permutations")
+        _check_ranges(self, 1, inf, "strata_bins", "min_shared_genes")
+        _check_ranges(self, 2, inf, "min_stratum")
         _check_ranges(self, 0, inf, "seed")
 
 

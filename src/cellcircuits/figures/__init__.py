@@ -1,1 +1,1 @@
-"""One figure per question: what was found in, figures of no window out."""
+"""One figure per question of the findings: what a question found in, matplotlib figures out."""
