@@ -32,20 +32,12 @@ def draw(found: Found) -> dict[str, Figure]:
     )
     error = np.abs(table[["ratio_low", "ratio_high"]].to_numpy().T - table["ratio"].to_numpy())
     axes.errorbar(table["distance"], table["ratio"], error, fmt="o", color=SUPPORTS, capsize=3, markersize=6)
-    axes.axhline(1, color=INK, linewidth=0.9, linestyle="--")
+    axes.axhline(1, color=INK, linewidth=0.9, linestyle="--", label="chance: distance does not matter")
     top = max(1.0, float(table[["ratio", "ratio_high"]].max().max()))
-    axes.set(ylim=(0, 1.15 * top), xlim=(0.4, table["distance"].max() + 0.6), xticks=table["distance"])
+    axes.set(ylim=(0, 1.25 * top), xlim=(0.4, table["distance"].max() + 0.6), xticks=table["distance"])
     if len(table) > 15:
         axes.set_xticks(table["distance"][::2])
-    axes.text(
-        0.99,
-        1 / (1.15 * top) + 0.015,
-        "chance: distance does not matter",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize=8,
-        color=QUIET,
-    )
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     for row in table.itertuples():
         axes.text(row.distance, 0.02 * top, f"{row.n_edges:,}", ha="center", fontsize=7, color=QUIET)
     return {"attenuation_curve": figure}

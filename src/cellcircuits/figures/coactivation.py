@@ -34,7 +34,7 @@ def draw(found: Found) -> dict[str, Figure]:
     axes.scatter(distance, table["auroc"], s=size, color=SUPPORTS, alpha=0.6, linewidths=0)
     axes.text(0.99, 0.51, "chance", transform=axes.get_yaxis_transform(), ha="right", fontsize=8, color=QUIET)
     axes.set(
-        xlabel="Distance from source to target (layers); a dot is a pair of layers, larger with more edges",
+        xlabel="Distance from source to target (layers); larger dots: more edges",
         ylabel="AUROC of PMI, edges against others",
     )
     axes.set(ylim=(min(0.3, table["auroc"].min() - 0.05), 1), xlim=(0.4, distance.max() + 0.6))

@@ -16,7 +16,7 @@ def draw(found: Found) -> dict[str, Figure]:
     table, heading, words = found.tables["convergence"], "Targets that edges reach, beside chance", ""
     if len(table):
         answer = found.answers[1]
-        heading = "Edges reach about as many targets as chance"
+        heading = "Edges reach as many targets as picks by firing rate, or more"
         if answer.p_value <= 0.05:
             heading = "Edges converge on fewer targets than chance"
         words = (
