@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -125,7 +125,9 @@ class StructureCommand:
 
 
 def _stage_command(stage: str, default: Any) -> type:
-    """A command for one stage whose flags are the stage's settings."""
+    """A command for one stage whose flags are the stage's settings, but for entries of tables such as screens."""
+    if stage == "findings":
+        default = replace(default, screens=[])
     fields: list[Any] = [
         ("run", Annotated[Folder, tyro.conf.arg(help="Run folder.")]),
         ("settings", Annotated[type(default), tyro.conf.OmitArgPrefixes], field(default=default)),
@@ -214,7 +216,10 @@ def _execute(command: Any, settings: Settings) -> None:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)
         # paths given as flags are relative to where the command is called, those in the run's file are absolute
-        changed = resolve_paths(with_section(settings, stage, command.settings), Path.cwd())
+        section = command.settings
+        if stage == "findings":
+            section = replace(section, screens=settings.findings.screens)
+        changed = resolve_paths(with_section(settings, stage, section), Path.cwd())
         where = (command.dask, command.workers) if stage == "trace" else ()
         commands.stage(run, stage, changed, *where)
         if stage == "atlas" and command.open:
