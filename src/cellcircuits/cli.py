@@ -172,6 +172,11 @@ def _run_settings(arguments: list[str]) -> Settings:
     return Settings()
 
 
+def _changed_section(settings: Settings, stage: str, flags: Any) -> Any:
+    """The section of a stage with what its flags say; screens have no flags, so they stay those of the run."""
+    return replace(flags, screens=settings.findings.screens) if stage == "findings" else flags
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command `cellcircuits`."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -216,9 +221,7 @@ def _execute(command: Any, settings: Settings) -> None:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)
         # paths given as flags are relative to where the command is called, those in the run's file are absolute
-        section = command.settings
-        if stage == "findings":
-            section = replace(section, screens=settings.findings.screens)
+        section = _changed_section(settings, stage, command.settings)
         changed = resolve_paths(with_section(settings, stage, section), Path.cwd())
         where = (command.dask, command.workers) if stage == "trace" else ()
         commands.stage(run, stage, changed, *where)

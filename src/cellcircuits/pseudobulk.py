@@ -102,24 +102,28 @@ def _group_means(
 
 
 def replicate_weights(values: np.ndarray, library: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Weight of every replicate, mean 1: 1 / (a + b mean(L) / L_i), with a and b from residuals of equal weights."""
-    size = np.bincount(group)[group]
+    """Weight of every replicate, mean 1: 1 / (a + b u_i) with u_i = mean(L) / L_i, fitted to squared residuals.
+
+    A residual from the plain mean of n replicates also holds the noise of the others, so its square is on average
+    v_i (1 - 2 / n) + (sum of v over the group) / n^2, which is linear in a and b for v_i = a + b u_i.
+    """
+    size = np.bincount(group)[group].astype(np.float64)
     _, _, residual = _group_means(values, np.ones(len(group)), group)
     several = size > 1
     scale = (residual**2).mean(axis=0)
     varies = scale > 1e-12
     if several.sum() < 3 or not varies.any():
         return np.ones(len(group))
-    spread = (residual[:, varies] ** 2 / scale[varies]).mean(axis=1)[several] * (size / (size - 1.0 + ~several))[
-        several
-    ]
-    shape = np.column_stack([np.ones(len(group)), library.mean() / library])
-    fitted: np.ndarray = np.ones(len(group))
+    squares = (residual[:, varies] ** 2 / scale[varies]).mean(axis=1)[several]
+    parts = np.column_stack([np.ones(len(group)), library.mean() / library])
+    together = np.stack([np.bincount(group, part)[group] for part in parts.T], axis=1)
+    expected = (parts * (1 - 2 / size)[:, None] + together / size[:, None] ** 2)[several]
+    fitted = np.ones(int(several.sum()))
     for _ in range(3):
         # the sd of a squared residual is in proportion to its mean
-        parts, _ = nnls(shape[several] / fitted[several, None], spread / fitted[several])
-        fitted = np.maximum(shape @ parts, 1e-6)
-    weight = 1 / fitted
+        coefficients, _ = nnls(expected / fitted[:, None], squares / fitted)
+        fitted = np.maximum(expected @ coefficients, 1e-6)
+    weight = 1 / np.maximum(parts @ coefficients, 1e-6)
     return weight / weight.mean()
 
 

@@ -163,12 +163,13 @@ def agreement(pairs: Pairs, measured: Measured, rows: np.ndarray) -> Agreement:
 
 def _spearman(pairs: Pairs, size: np.ndarray, n_sources: int) -> np.ndarray:
     """Rank correlation of score and size of the response within perturbed genes; NaN for few pairs or no variance."""
-    frame = pl.DataFrame({"source": pairs.source, "score": pairs.score, "size": size}).drop_nans()
-    ranks = frame.with_columns(pl.col("score", "size").rank("average").over("source"))
-    found = ranks.group_by("source").agg(pl.corr("score", "size").alias("rho"), pl.len().alias("n"))
+    known = np.isfinite(pairs.score)
+    columns = {"source": pairs.source[known], "score": pairs.score[known], "size": size[known]}
+    ranks = pl.LazyFrame(columns).with_columns(pl.col("score", "size").rank("average").over("source"))
+    rows = ranks.group_by("source").agg(pl.corr("score", "size").alias("rho"), pl.len().alias("n"))
+    found = rows.filter(pl.col("n") >= MIN_PAIRS).collect()
     rho = np.full(n_sources, np.nan)
-    kept = found.filter(pl.col("n") >= MIN_PAIRS)
-    rho[kept["source"].to_numpy()] = kept["rho"].to_numpy()
+    rho[found["source"].to_numpy()] = found["rho"].to_numpy()
     return rho
 
 
@@ -242,6 +243,6 @@ def target_permutations(own: Agreement, draws: int, rng: np.random.Generator) ->
     expected = (a * b + (n - a) * (n - b)) / np.maximum(n, 1)
     if n.sum() == 0:
         return expected, float("nan")
-    x = np.array([rng.hypergeometric(a, n - a, b).sum() for _ in range(draws)])
+    x = rng.hypergeometric(a, n - a, b, size=(draws, len(n))).sum(axis=1)
     drawn = 2 * x + (n - a - b).sum()
     return expected, float((1 + (drawn >= own.correct.sum()).sum()) / (1 + draws))

@@ -120,7 +120,7 @@ def _why_nothing(responses: Responses, pairs: pd.DataFrame) -> str:
     return (
         f"{responses.name}: none of {len(pairs):,} predicted pairs has a source among the {int(responses.used.sum())} "
         f"perturbations that are used ({states}) and a measured target. Perturbed: {listed(responses.sources)}; "
-        f"sources of pairs: {listed(sorted(pairs['source_gene'].unique()))}. Both must be gene symbols; set gene_column or "
+        f"sources of pairs: {listed(sorted(pairs['source_gene'].unique()))}. Both must be symbols; set gene_column or "
         'perturbation_column, or unverified = "keep" to use perturbations whose own gene was not measured.'
     )
 
