@@ -444,7 +444,7 @@ def test_no_network_is_found_where_there_is_none():
     """From cells to p: over seeds they are as uniform as chance makes them."""
     p = []
     for seed in range(12):
-        screen = synthetic_screen(seed, n_genes=50, n_sources=6, n_targets=8, effect=0, cells_per_guide=12, n_guides=2)
+        screen = synthetic_screen(seed, n_genes=50, n_sources=6, n_targets=8, effect=0, cells_per_guide=15, n_guides=2)
         rng = np.random.default_rng(seed)
         screen.effects["log_fc"] = rng.choice([-1.0, 1.0], len(screen.effects))
         (responses,) = screen_responses(screen.cells, SETTINGS)

@@ -196,7 +196,9 @@ def test_cell_lines_without_enough_cells_are_left_out():
     obs = made_up_obs(gene=genes, guide=["g"] * 125, cell_line=lines)
     design = make_design(obs, replace(SETTINGS, control="NT"))
     assert set(design.replicates["cell_line"]) == {"K562"}
-    with pytest.raises(DataError, match=r"no cell line has 100 control cells .*largest groups .*Lower min_cells"):
+    with pytest.raises(
+        DataError, match=r"no cell line has 100 control cells .*groups are 40 of NT in K562, 40 of A.*Lower min_cells"
+    ):
         make_design(obs, replace(SETTINGS, control="NT", min_cells=100))
 
 

@@ -10,13 +10,15 @@ import pandas as pd
 from cellcircuits.answers import Answer
 from cellcircuits.responses import Responses
 from cellcircuits.screen_published import Published
-from cellcircuits.screen_statistics import one_sided
+from cellcircuits.screen_statistics import MIN_PAIRS, N_OTHERS, one_sided
 from cellcircuits.screen_summary import Summary
 from cellcircuits.settings import FindingsSettings
 
 QUESTION = "screens"
+FEW = 5
+"""Perturbed genes up to which the report says how small p can be at all."""
 OTHERS = (
-    "the same with the responses to up to 20 other perturbed genes of the cell line in place of a gene's own: "
+    f"the same with the responses to up to {N_OTHERS} other perturbed genes of the cell line in place of a gene's own: "
     "predictions and responses keep their signs, their targets and what each target does after any perturbation; p "
     "flips the signs of the perturbed genes' differences"
 )
@@ -51,7 +53,15 @@ def answers_of(
 
 
 def _size(row: Mapping[str, float]) -> str:
-    return f"{row['n_pairs']:,.0f} pairs of {row['n_sources']:,.0f} perturbed genes"
+    """How many pairs and perturbed genes there are, and what so few of them cannot show."""
+    n = int(row["n_sources"])
+    few = f" (with so few genes p cannot be below {0.5**n:.2g})" if 0 < n <= FEW else ""
+    return f"{row['n_pairs']:,.0f} pairs of {n:,} perturbed gene{'s' * (n != 1)}{few}"
+
+
+def _baseline(found: Mapping[tuple[str, str], Summary], predictor: str, name: str) -> float:
+    """A number of another predictor; NaN where there is none."""
+    return float(found[predictor, "all"].row[name]) if (predictor, "all") in found else float("nan")
 
 
 def _direction(
@@ -68,8 +78,8 @@ def _direction(
             f"alone {responding['sign_bias_accuracy']:.1%})"
         )
     for predictor in ("co-expression", "other perturbations", "PMI"):
-        if (predictor, "all") in found:
-            notes.append(f"{predictor} on these pairs {found[predictor, 'all'].row['accuracy']:.1%}")
+        if np.isfinite(share := _baseline(found, predictor, "accuracy")):
+            notes.append(f"{predictor} on these pairs {share:.1%}")
     return Answer(
         QUESTION,
         f"Do targets change in the predicted direction in {responses.name}?",
@@ -118,15 +128,15 @@ def _strength(responses: Responses, row: Mapping[str, float], published: Publish
         p_value=row["p_spearman"],
         published=published.spearman,
         published_is=f"over all pairs at once, with p = {published.spearman_p:.2g}; {POOLED}",
-        note=f"{_size(row)}; only perturbed genes with 5 or more pairs have a correlation.",
+        note=f"{_size(row)}; only perturbed genes with {MIN_PAIRS} or more pairs have a correlation.",
     )
 
 
 def _targets(responses: Responses, row: Mapping[str, float], found: Mapping[tuple[str, str], Summary]) -> Answer:
     notes = [_size(row)]
     for predictor in ("co-expression", "other perturbations"):
-        if (predictor, "all") in found:
-            notes.append(f"as many targets by {predictor}: {found[predictor, 'all'].row['auroc']:.1%}")
+        if np.isfinite(share := _baseline(found, predictor, "auroc")):
+            notes.append(f"as many targets by {predictor}: {share:.1%}")
     if responses.coexpression is None and not np.isfinite(responses.expression).any():
         notes.append("not matched by expression, which is not known")
     return Answer(
@@ -158,7 +168,7 @@ def _enrichment(responses: Responses, row: Mapping[str, float], published: Publi
         p_value=row["p_enrichment"],
         published=published.median_odds_ratio,
         published_is=f"median odds ratio of |change| > 0.5 against all genes, whatever their expression; {POOLED}",
-        note=f"{_size(row)}.",
+        note=f"{_size(row)}{'' if np.isfinite(row['enrichment']) else '; none of these genes has a responding gene'}.",
     )
 
 

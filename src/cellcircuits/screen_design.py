@@ -65,7 +65,7 @@ def make_design(obs: pd.DataFrame, settings: ScreenSettings) -> Design:
             "guide": "" if guide is None else guide.fillna(REMAINING).to_numpy(dtype=object),
         }
     )
-    replicate, replicates = _replicates(cells, settings)
+    replicate, replicates = _replicates(cells, labels, settings)
     notes = [] if not n_combined else [f"{n_combined:,} cells with combinations of genes are left out"]
     if guide is None:
         notes.append("no guides: random parts of the cells are the replicates, so differences of guides are not seen")
@@ -117,7 +117,7 @@ def single_genes(names: pd.Series, settings: ScreenSettings) -> tuple[pd.Series,
     return single, int((names.notna() & single.isna()).sum())
 
 
-def _replicates(cells: pd.DataFrame, settings: ScreenSettings) -> tuple[np.ndarray, pd.DataFrame]:
+def _replicates(cells: pd.DataFrame, labels: np.ndarray, settings: ScreenSettings) -> tuple[np.ndarray, pd.DataFrame]:
     """Code of every cell's replicate (-1: none), and the replicates."""
     cells = cells.assign(part=_guide_parts(cells, settings) if settings.guide_column else "")
     by_gene = ["cell_line", "label"]
@@ -132,10 +132,11 @@ def _replicates(cells: pd.DataFrame, settings: ScreenSettings) -> tuple[np.ndarr
     usable = lines.index[(lines["min"] == 0) & (lines["nunique"] > 1)]
     known &= cells["cell_line"].isin(usable)
     if not known.any():
-        counts = cells[cells["label"] >= 0].groupby(by_gene).size()
+        counts = cells[cells["label"] >= 0].groupby(by_gene).size().sort_values(ascending=False, kind="stable")
+        largest = [f"{n} of {labels[code]}{' in ' * bool(line)}{line}" for (line, code), n in counts.items()]
         raise DataError(
             f"{settings.path}: no cell line has {settings.min_cells} control cells and {settings.min_cells} cells of a "
-            f"perturbation; the largest groups are {listed(counts.sort_values().index[::-1], 4)}. Lower min_cells, or "
+            f"perturbation; the largest groups are {listed(largest, 4)}. Lower min_cells, or "
             "take fewer cell_line_columns."
         )
     chosen = cells[known].assign(of_guides=~split[known])

@@ -133,8 +133,13 @@ class Agreement:
     """The same by chance, given the bins of expression."""
 
 
-def agreement(pairs: Pairs, measured: Measured, rows: np.ndarray) -> Agreement:
-    """Compare the predictions of every perturbed gene with row `rows[gene]` of the responses (its own: arange)."""
+def agreement(
+    pairs: Pairs, measured: Measured, rows: np.ndarray, strengths: bool = True, sets: bool = True
+) -> Agreement:
+    """Compare the predictions of every perturbed gene with row `rows[gene]` of the responses (its own: arange).
+
+    Without `strengths` there is no rank correlation; without `sets` no AUROC and no overlap, only NaN and 0.
+    """
     n_sources = len(rows)
     change = measured.log_fc[rows[pairs.source], pairs.target].astype(np.float64)
     known = np.isfinite(change)
@@ -145,15 +150,16 @@ def agreement(pairs: Pairs, measured: Measured, rows: np.ndarray) -> Agreement:
 
     with np.errstate(invalid="ignore"):
         guess, fell = directed & (pairs.predicted < 0), directed & (change < 0)
-    auroc, auroc_p = _auroc(pairs.take(known), measured, rows)
-    overlap, expected = _overlap(pairs.take(known), measured, rows)
+    seen, nothing, zero = pairs.take(known), np.full(n_sources, np.nan), np.zeros(n_sources)
+    auroc, auroc_p = _auroc(seen, measured, rows) if sets else (nothing, nothing)
+    overlap, expected = _overlap(seen, measured, rows) if sets else (zero, zero)
     return Agreement(
         n=count(directed),
         correct=count(directed & (guess == fell)),
         predicted_down=count(guess),
         down=count(fell),
         correct_down=count(guess & fell),
-        spearman=_spearman(pairs.take(known), np.abs(change[known]), n_sources),
+        spearman=_spearman(seen, np.abs(change[known]), n_sources) if strengths else nothing,
         auroc=auroc,
         auroc_p=auroc_p,
         overlap=overlap,

@@ -34,11 +34,19 @@ class Summary:
     """float64 (perturbation,): accuracy with the responses to others."""
 
 
-def summarise(pairs: Pairs, measured: Measured, used: np.ndarray, draws: int, seed: int) -> Summary:
-    """All numbers of one predictor; `pairs` hold only perturbed genes that are used."""
+def summarise(
+    pairs: Pairs,
+    measured: Measured,
+    used: np.ndarray,
+    draws: int,
+    seed: int,
+    strengths: bool = True,
+    sets: bool = True,
+) -> Summary:
+    """All numbers of one predictor; `pairs` hold only perturbed genes that are used. See `agreement` for the flags."""
     rng = np.random.default_rng(seed)
-    own = agreement(pairs, measured, np.arange(len(used)))
-    others = [agreement(pairs, measured, rows) for rows in other_rows(used, N_OTHERS, rng)]
+    own = agreement(pairs, measured, np.arange(len(used)), strengths, sets)
+    others = [agreement(pairs, measured, rows, strengths, sets) for rows in other_rows(used, N_OTHERS, rng)]
     expected, p_targets = target_permutations(own, draws, rng)
     weights = _bootstrap_weights(np.bincount(pairs.source, minlength=len(used)) > 0, draws, rng)
     row: dict[str, float] = {"n_sources": int((own.n > 0).sum()), "n_pairs": int(own.n.sum())}

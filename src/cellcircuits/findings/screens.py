@@ -131,38 +131,30 @@ def _summaries(
     """Every row of the table `screens` by predictor and kind of pairs."""
     pairs, used = as_pairs(table), responses.used
 
-    def summary(chosen: Pairs, measured: Measured) -> Summary:
-        return summarise(chosen, measured, used, settings.permutations, settings.seed)
+    def summary(chosen: Pairs, measured: Measured, strengths: bool = True, sets: bool = True) -> Summary:
+        return summarise(chosen, measured, used, settings.permutations, settings.seed, strengths, sets)
 
     found = {("circuits", "all"): summary(pairs, measured)}
-    found["circuits", "responding"] = summary(pairs, measured.only_responding())
-    found["circuits", "responding"].row.update(_without(*OF_SETS))
+    # only part of the background is left
+    found["circuits", "responding"] = summary(pairs, measured.only_responding(), sets=False)
     for kind in ("direct", "indirect"):
         chosen = (table["direct"] == kind).to_numpy()
         if chosen.any():
             found["circuits", kind] = summary(pairs.take(chosen), measured)
     for predictor, matrix in baseline_matrices(responses, measured).items():
-        same = summary(same_pairs(pairs, matrix[pairs.source, pairs.target]), measured)
-        many = as_many_pairs(pairs, matrix, measured)
-        same.row.update({name: value for name, value in summary(many, measured).row.items() if _is_of(name, OF_SETS)})
+        same = summary(same_pairs(pairs, matrix[pairs.source, pairs.target]), measured, sets=False)
+        many = summary(as_many_pairs(pairs, matrix, measured), measured, strengths=False)
+        same.row.update({name: value for name, value in many.row.items() if _is_of(name, OF_SETS)})
         found[predictor, "all"] = same
     if "pmi" in table:
         # features that fire together: without one the other falls
-        by_pmi = summary(
-            same_pairs(pairs, -table["pmi"].to_numpy() * (-1 if responses.kind == "activation" else 1)), measured
-        )
-        by_pmi.row.update(_without(*OF_SETS))
-        found["PMI", "all"] = by_pmi
+        sign = 1.0 if responses.kind == "activation" else -1.0
+        found["PMI", "all"] = summary(same_pairs(pairs, sign * table["pmi"].to_numpy()), measured, sets=False)
     return found
 
 
 def _is_of(column: str, statistics: tuple[str, ...]) -> bool:
     return any(name in column for name in statistics)
-
-
-def _without(*statistics: str) -> dict[str, float]:
-    """NaN in all columns of these statistics."""
-    return {column.name: float("nan") for column in TABLES["screens"] if _is_of(column.name, statistics)}
 
 
 def _sources(table: pd.DataFrame, responses: Responses, measured: Measured, summary: Summary) -> pd.DataFrame:
