@@ -17,7 +17,14 @@ from cellcircuits.findings.screens import ask
 from cellcircuits.networks import Targets
 from cellcircuits.references import GeneSets
 from cellcircuits.responses import Responses, positions
-from cellcircuits.screen_pairs import as_many_pairs, as_pairs, direct_targets, matched_pairs, mean_of_others
+from cellcircuits.screen_pairs import (
+    as_many_pairs,
+    as_pairs,
+    baseline_matrices,
+    direct_targets,
+    matched_pairs,
+    mean_of_others,
+)
 from cellcircuits.screen_published import published_check
 from cellcircuits.screen_settings import ScreenSettings
 from cellcircuits.screen_statistics import (
@@ -272,7 +279,7 @@ def test_intervals_resample_whole_perturbed_genes():
     weights = rng.multinomial(400, np.full(400, 1 / 400), size=2000).astype(float)
     low, high = interval(weights, (values, np.ones(400)), lambda s, n: s / n)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
-    assert np.isnan(interval(weights[:, :1], (values[:1], np.ones(1)), lambda s, n: s / n)).all()
+    assert np.isnan(interval(weights[:, :4], (values[:4], np.ones(4)), lambda s, n: s / n)).all()
 
 
 def test_baselines_equal_loops():
@@ -287,6 +294,28 @@ def test_baselines_equal_loops():
         known = [g for g in range(60) if np.isfinite(measured.log_fc[s, g])]
         best = sorted(sorted(known, key=lambda g: (-abs(found[s, g]), g))[: (pairs.source == s).sum()])
         assert list(many.target[many.source == s]) == best
+
+
+def test_a_gene_s_own_transcript_is_no_response():
+    """Neither for itself nor where its responses stand in for those to another gene."""
+    responses = made_up_responses(np.random.default_rng(8))
+    measured = measured_responses(replace(responses, q_value=np.zeros_like(responses.q_value)), 0.05)
+    assert np.isnan(np.diag(measured.log_fc)).all() and not np.diag(measured.responding).any()
+    others = ~np.eye(8, 60, dtype=bool)
+    assert np.array_equal(measured.log_fc[others], responses.log_fc[others], equal_nan=True)
+    own = pd.DataFrame(
+        {"source_gene": ["G1"], "target_gene": ["G1"], "n_edges": 1, "mean_snr": -1.0, "mean_abs_snr": 1.0}
+    )
+    assert matched_pairs(own, responses, measured).empty
+
+
+def test_genes_that_are_expressed_together_are_predicted_to_fall_together():
+    responses = made_up_responses(np.random.default_rng(8))
+    measured = measured_responses(responses, 0.05)
+    for kind, sign in (("knock-down", -1), ("knock-out", -1), ("activation", 1)):
+        found = baseline_matrices(replace(responses, kind=kind), measured)
+        assert np.allclose(found["co-expression"], sign * responses.coexpression)
+    assert list(baseline_matrices(replace(responses, coexpression=None), measured)) == ["other perturbations"]
 
 
 def test_direct_targets_are_those_of_the_network():

@@ -11,7 +11,7 @@ from cellcircuits.answers import Answer
 from cellcircuits.responses import Responses
 from cellcircuits.screen_published import Published
 from cellcircuits.screen_statistics import MIN_PAIRS, N_OTHERS, one_sided
-from cellcircuits.screen_summary import Summary
+from cellcircuits.screen_summary import MIN_RESAMPLED, Summary
 from cellcircuits.settings import FindingsSettings
 
 QUESTION = "screens"
@@ -249,8 +249,8 @@ def _direct(responses: Responses, found: Mapping[tuple[str, str], Summary], sett
 
 
 def _mean_interval(values: np.ndarray, settings: FindingsSettings) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling perturbed genes; NaN for fewer than two."""
-    if len(values) < 2:
+    """95 % percentile interval of the mean, resampling perturbed genes; NaN for fewer than five."""
+    if len(values) < MIN_RESAMPLED:
         return float("nan"), float("nan")
     rng = np.random.default_rng(settings.seed)
     drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=settings.permutations)

@@ -69,3 +69,9 @@ def published_check(pairs: pd.DataFrame, responses: Responses) -> Published:
         n_enriched=float((fisher < 0.05).sum()) if tested.any() else NAN,
         n_tested=int(tested.sum()),
     )
+
+
+def _places(names: pd.Series, among: np.ndarray) -> np.ndarray:
+    """As `positions`, each name looked up once."""
+    code, distinct = pd.factorize(names.to_numpy(object))
+    return positions(distinct, among)[code] if len(distinct) else np.zeros(0, dtype=np.int64)

@@ -20,6 +20,8 @@ from cellcircuits.screen_statistics import (
 )
 
 NAN = float("nan")
+MIN_RESAMPLED = 5
+"""Fewest perturbed genes for an interval: resampling fewer makes it far too narrow."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def _bootstrap_weights(takes_part: np.ndarray, draws: int, rng: np.random.Genera
 def interval(
     weights: np.ndarray, columns: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray]
 ) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of sums over perturbed genes; NaN where fewer than two take part."""
-    if (weights > 0).any(axis=0).sum() < 2:
+    """95 % percentile interval of a statistic of sums over perturbed genes; NaN where fewer than five take part."""
+    if (weights > 0).any(axis=0).sum() < MIN_RESAMPLED:
         return NAN, NAN
     with np.errstate(invalid="ignore", divide="ignore"):
         values = statistic(*(weights @ column for column in columns))
