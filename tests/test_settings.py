@@ -9,6 +9,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from cellcircuits.errors import SettingsError
+from cellcircuits.screen_settings import ScreenSettings
 from cellcircuits.settings import Settings, read_settings, resolve_paths, settings_from_dict, write_settings
 
 SECTIONS = [section.name for section in fields(Settings)]
@@ -41,6 +42,7 @@ def other_value(section: object, name: str):
         "networks": ["/absolute/b.tsv", "trrust"],
         "associate": ["donor"],
         "readouts": ["computed", "source"],
+        "screens": [ScreenSettings("/absolute/c.h5ad", control="NT", perturbation_column="gene", min_cells=7)],
     }
     return lists.get(name, [4, 2])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -125,7 +125,9 @@ class StructureCommand:
 
 
 def _stage_command(stage: str, default: Any) -> type:
-    """A command for one stage whose flags are the stage's settings."""
+    """A command for one stage whose flags are the stage's settings, but for entries of tables such as screens."""
+    if stage == "findings":
+        default = replace(default, screens=[])
     fields: list[Any] = [
         ("run", Annotated[Folder, tyro.conf.arg(help="Run folder.")]),
         ("settings", Annotated[type(default), tyro.conf.OmitArgPrefixes], field(default=default)),
@@ -168,6 +170,11 @@ def _run_settings(arguments: list[str]) -> Settings:
             if (Path(argument) / "run.json").exists():
                 return open_folder(argument).settings
     return Settings()
+
+
+def _changed_section(settings: Settings, stage: str, flags: Any) -> Any:
+    """The section of a stage with what its flags say; screens have no flags, so they stay those of the run."""
+    return replace(flags, screens=settings.findings.screens) if stage == "findings" else flags
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -214,7 +221,8 @@ def _execute(command: Any, settings: Settings) -> None:
         stage = type(command).__name__.removesuffix("Command").lower()
         run = open_folder(command.run)
         # paths given as flags are relative to where the command is called, those in the run's file are absolute
-        changed = resolve_paths(with_section(settings, stage, command.settings), Path.cwd())
+        section = _changed_section(settings, stage, command.settings)
+        changed = resolve_paths(with_section(settings, stage, section), Path.cwd())
         where = (command.dask, command.workers) if stage == "trace" else ()
         commands.stage(run, stage, changed, *where)
         if stage == "atlas" and command.open:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellcircuits.errors import SettingsError
+from cellcircuits.ranges import PROBABILITY
+from cellcircuits.ranges import check_ranges as _check_ranges
 from cellcircuits.references import NAMES
+from cellcircuits.screen_settings import ScreenSettings
 
 Readout = Literal["source", "target", "other", "pre", "computed"]
 EVERYWHERE = ("target", "other")
 """Readouts that look at positions outside those of the removal, so the whole cell must be carried upward."""
 FOLD = "fold"
-PROBABILITY = (0.0, 1.0)
 EXACT_PASS_POSITIONS = 8192
 """Longest batch of ablated copies: with more positions a pass no longer gets faster per copy (measured on CPUs)."""
 FROZEN_READS_PER_COPY = 32
@@ -29,14 +31,6 @@ SPARSE_FEATURES_PER_ACTIVE = 32
 """TopK training on a CPU gathers the rows of active features where there are this many features per active one."""
 FEW_CHANGED = 0.2
 """Up to this share of changed positions, attention is brought up to date instead of computed anew."""
-
-
-def _check_ranges(section: object, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if not low <= value <= high:
-            allowed = f"be at least {low}" if high == inf else f"lie between {low} and {high}"
-            raise SettingsError(f"`{name}` must {allowed}; found {value}.")
 
 
 @dataclass(frozen=True)
@@ -373,6 +367,8 @@ class FindingsSettings:
     """Fewest features of such a part, about; layers with few annotated features are cut into fewer parts."""
     min_shared_genes: int = 3
     """Genes that two gene sets share from which the published rule calls them related."""
+    screens: list[ScreenSettings] = field(default_factory=list)
+    """Perturbation screens against which predictions are checked: entries [[findings.screens]]. Empty: none."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, *PROBABILITY, "max_q")
@@ -526,6 +522,10 @@ def resolve_paths(settings: Settings, base: Path) -> Settings:
             settings.annotate,
             gene_sets=[resolve(path, words=NAMES) for path in settings.annotate.gene_sets],
             networks=[resolve(path, words=NAMES) for path in settings.annotate.networks],
+        ),
+        findings=replace(
+            settings.findings,
+            screens=[replace(screen, path=resolve(screen.path)) for screen in settings.findings.screens],
         ),
     )
 

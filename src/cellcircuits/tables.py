@@ -7,11 +7,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellcircuits.columns import Column, annotate, answers, biology, edges, findings, graph, structure, trace, train
+from cellcircuits.columns import (
+    Column,
+    annotate,
+    answers,
+    biology,
+    edges,
+    findings,
+    graph,
+    screens,
+    structure,
+    trace,
+    train,
+)
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
-_MODULES = (train, annotate, trace, edges, findings, graph, biology, answers, structure)
+_MODULES = (train, annotate, trace, edges, findings, graph, biology, screens, answers, structure)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""
