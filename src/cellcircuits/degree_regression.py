@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from cellcircuits.feature_strata import STRATUM_BINS
+from cellcircuits.feature_strata import FEWEST_ALIKE, STRATUM_BINS
 from cellcircuits.loadings import nested_bins
 
 FEWEST = 5
@@ -80,7 +80,7 @@ def degree_regression(
 def _strata(features: pd.DataFrame) -> np.ndarray:
     stratum = features["layer"].to_numpy(np.int64)
     for name in ("firing_rate", "n_unique_genes"):
-        stratum = nested_bins(stratum, features[name].to_numpy(), STRATUM_BINS)
+        stratum = nested_bins(stratum, features[name].to_numpy(), STRATUM_BINS, FEWEST_ALIKE)
     return stratum
 
 

@@ -8,10 +8,14 @@ from cellcircuits.evidence import Evidence
 from cellcircuits.loadings import nested_bins
 
 STRATUM_BINS = 3
+FEWEST_ALIKE = 10
+"""Strata are not split into smaller ones: with nothing to exchange, no test could find anything."""
 
 
 def feature_strata(evidence: Evidence) -> np.ndarray:
-    """int64 (feature,): features of a layer, ablated or not, of the same third of firing rate, number of genes, edges.
+    """int64 (feature,): features of a layer, ablated or not, of similar firing rate, number of genes and of edges.
+
+    Thirds within thirds, in this order, as long as 10 features are left in each.
 
     Sources are often picked because they are annotated, so they may only be exchanged with one another.
     """
@@ -23,7 +27,7 @@ def feature_strata(evidence: Evidence) -> np.ndarray:
     degree = sum(degree_of(evidence.edges[end].to_numpy(), n) for end in ("source", "target"))
     stratum = features["layer"].to_numpy(np.int64) * 2 + ablated
     for values in (features["firing_rate"].to_numpy(), features["n_unique_genes"].to_numpy(), np.asarray(degree)):
-        stratum = nested_bins(stratum, values, STRATUM_BINS)
+        stratum = nested_bins(stratum, values, STRATUM_BINS, FEWEST_ALIKE)
     return stratum
 
 

@@ -197,4 +197,5 @@ def called_by_chance(
 
 def _entries(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Entries of a matrix at (row, column), all of which it has."""
-    return np.asarray(matrix[row, column]).ravel()
+    # scipy gives a matrix, not an array, for no entries
+    return np.asarray(matrix[row, column]).ravel() if len(row) else np.zeros(0)

@@ -79,12 +79,15 @@ def quantile_bins(values: np.ndarray, n_bins: int) -> np.ndarray:
     return np.unique(np.searchsorted(borders, values, side="left"), return_inverse=True)[1].astype(np.int64)
 
 
-def nested_bins(outer: np.ndarray, values: np.ndarray, n_bins: int) -> np.ndarray:
-    """int64: consecutive bins that split each bin of `outer` into up to `n_bins` by `values`."""
+def nested_bins(outer: np.ndarray, values: np.ndarray, n_bins: int, least: int = 1) -> np.ndarray:
+    """int64: consecutive bins that split each bin of `outer` into up to `n_bins` by `values`.
+
+    A bin is split into fewer, or not at all, where the parts would have fewer than `least` members.
+    """
     inner = np.zeros(len(outer), dtype=np.int64)
     for code in np.unique(outer):
         inside = np.flatnonzero(outer == code)
-        inner[inside] = quantile_bins(values[inside], n_bins)
+        inner[inside] = quantile_bins(values[inside], int(np.clip(len(inside) // least, 1, n_bins)))
     return np.unique(outer * n_bins + inner, return_inverse=True)[1].astype(np.int64)
 
 

@@ -250,16 +250,16 @@ def _degree_answer(
         STATISTICS[direction],
         value=float(np.exp(row["coefficient"])),
         baseline=1.0,
-        baseline_is="Poisson regression given layer, firing rate and number of genes; p: diseases permuted within thirds of "
-        "both in each layer",
+        baseline_is="Poisson regression given layer, firing rate and number of genes; p: diseases permuted within "
+        "thirds of both in each layer",
         low=float(np.exp(row["low"])),
         high=float(np.exp(row["high"])),
         p_value=float(row["p_value"]),
         published=medians[0] / medians[1] if medians[1] > 0 else np.nan,
         published_is=f"ratio of the medians ({medians[0]:g} and {medians[1]:g} edges), nothing adjusted for: features "
         "that fire often have more edges and more genes",
-        note=f"{int(row['n_disease']):,} of {int(row['n_features']):,} features have a disease. The interval is of robust standard "
-        "errors and a little short where few have one; p is not.",
+        note=f"{int(row['n_disease']):,} of {int(row['n_features']):,} features have a disease. The interval is of "
+        "robust standard errors and a little short where few have one; p is not.",
     )
 
 

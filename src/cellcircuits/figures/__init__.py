@@ -1,0 +1,1 @@
+"""One figure per question of the report: what was found in, matplotlib figures of no window out."""
