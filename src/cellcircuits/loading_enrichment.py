@@ -9,9 +9,10 @@ stratum b, and mean m_b, variance S_b^2 (N_b - 1) and third central moment M_b o
 * third moment: sum of k_b (N_b - k_b)(N_b - 2 k_b) M_b / ((N_b - 1)(N_b - 2)).
 
 p is that of a gamma distribution with these three moments (Pearson III). Lists are short, so that T takes few values;
-where this p is below `SCREEN` it is computed anew from the distribution itself, by convolution: each gene of the list
-is in the random set with chance k_b / N_b. Genes count as independent, and scores are rounded up to 1 / 64 of T: both
-make p a little too large. Above `SCREEN` it may be too small, in tests by up to a third; nothing is called there.
+where this p is below `SCREEN` it is computed anew from the distribution itself, by convolution over the genes of the
+list: a gene is in the random set with chance (k_b - h) / (N_b - i) if h of the i genes of its stratum before it are. In
+strata of `LARGE_STRATUM` genes or more this is k_b / N_b for all that matters. Scores are rounded up to 1 / 64 of T,
+which makes p somewhat too large, up to twofold. Above `SCREEN` p may be too small, in tests by up to a third; nothing is called there.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import gammaincc, ndtr
+from scipy.special import gammaincc, gammaln, ndtr
 
 from cellcircuits.enrichment import BackgroundSets
 from cellcircuits.stats import counted_benjamini_hochberg
 
 SCREEN = 0.01
 LEVELS = 64
-PAIRS_PER_BLOCK = 20_000
+LARGE_STRATUM = 500
+MOST_HITS = 6
+"""Genes of the set that are told apart within a stratum; more of them make p too large, not too small."""
+PAIRS_PER_BLOCK = 10_000
 SMALL_SKEWNESS = 1e-3
 """Below it the gamma distribution is a normal one for all that floats can tell."""
 
@@ -77,6 +81,10 @@ class LoadingNull:
         third = sums[2] / n - 3 * self.mean * sums[1] / n + 2 * self.mean**3
         self.third = third / np.maximum((n - 1) * (n - 2), 1)
         self.length = np.diff(self.scores.indptr)
+        owner = np.repeat(np.arange(len(self.length)), self.length)
+        order = np.lexsort((self.scores.indices, stratum[self.scores.indices], owner))
+        self.listed_stratum = stratum[self.scores.indices[order]]
+        self.listed_score = self.scores.data[order]
 
     def sizes(self, members: sp.csr_matrix) -> np.ndarray:
         """float64 (set, stratum): genes of every set in every stratum; `members` is (gene, set)."""
@@ -100,26 +108,53 @@ class LoadingNull:
         small = np.flatnonzero(p < SCREEN)
         for start in range(0, len(small), PAIRS_PER_BLOCK):
             block = small[start : start + PAIRS_PER_BLOCK]
-            p[block] = self._convolved(feature[block], loading[block], sizes[block] / self.size)
+            p[block] = self._convolved(feature[block], loading[block], sizes[block])
         return p
 
-    def _convolved(self, feature: np.ndarray, loading: np.ndarray, chance: np.ndarray) -> np.ndarray:
-        """The same by convolution over the genes of each list; `chance` (pair, stratum) that a gene is in the set."""
-        state = np.zeros((len(feature), LEVELS))
-        state[:, 0] = 1.0
-        reached = np.zeros(len(feature))
-        levels = np.arange(LEVELS)
-        rows = np.arange(len(feature))
+    @property
+    def depth(self) -> int:
+        """Genes of the set that are told apart within a stratum."""
+        return MOST_HITS if self.size.min() < LARGE_STRATUM else 1
+
+    def least_log_chance(self, sizes: np.ndarray) -> np.ndarray:
+        """float64 (set, stratum): m times this is a lower bound of the log chance that m given genes are in the set.
+
+        That is the sum of log((k - h) / (N - h)) over h below m: at least m times the mean of log((k - h) / N) over all
+        h below k, since terms fall with h.
+        """
+        k = np.maximum(sizes, 1)
+        if self.depth == 1:
+            return np.log(k / self.size)
+        return gammaln(k + 1) / k - np.log(self.size)
+
+    def _convolved(self, feature: np.ndarray, loading: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The same by convolution over the genes of each list, stratum by stratum."""
+        depth = self.depth
+        levels, hits, rows = np.arange(LEVELS), np.arange(depth), np.arange(len(feature))
+        # chances by genes of the stratum that are in the set, and by the loading so far in 1 / LEVELS of T
+        state = np.zeros((len(feature), depth, LEVELS))
+        state[:, 0, 0] = 1.0
+        reached, seen, last = (np.zeros(len(feature)) for _ in range(3))
         for place in range(int(self.length[feature].max(initial=0))):
             entry = np.minimum(self.scores.indptr[feature] + place, self.scores.nnz - 1)
             listed = place < self.length[feature]
-            hit = np.where(listed, chance[rows, self.stratum[self.scores.indices[entry]]], 0.0)[:, None]
+            code = np.where(listed, self.listed_stratum[entry], last).astype(np.int64)
+            if depth > 1:
+                fresh = code != last
+                state[fresh, 0] = state[fresh].sum(axis=1)
+                state[fresh, 1:] = 0
+                seen, last = np.where(fresh, 0, seen), code
+            left = (sizes[rows, code][:, None] - hits) / np.maximum(self.size[code] - seen, 1)[:, None]
+            hit = np.where(listed[:, None], np.clip(left, 0, 1), 0.0)[:, :, None]
             # a sum of rounded scores that equals T must reach it
-            step = np.ceil(self.scores.data[entry] / loading * LEVELS - 1e-6).clip(1, LEVELS).astype(np.int64)[:, None]
-            reached += (hit * state * (levels >= LEVELS - step)).sum(axis=1)
-            before = levels - step
-            moved = np.where(before >= 0, np.take_along_axis(state, np.maximum(before, 0), axis=1), 0.0)
-            state = (1 - hit) * state + hit * moved
+            step = np.ceil(self.listed_score[entry] / loading * LEVELS - 1e-6).clip(1, LEVELS).astype(np.int64)
+            before = (levels - step[:, None])[:, None]
+            reached += (hit * state * (levels >= LEVELS - step[:, None])[:, None]).sum(axis=(1, 2))
+            moved = hit * np.where(before >= 0, np.take_along_axis(state, np.maximum(before, 0), axis=2), 0.0)
+            state *= 1 - hit
+            state[:, 1:] += moved[:, :-1]
+            state[:, -1] += moved[:, -1]
+            seen = seen + (listed & (depth > 1))
         return np.minimum(reached, 1.0)
 
 
@@ -175,8 +210,7 @@ def called_by_chance(
     members = sets.members.astype(np.float64).tocsr()
     sizes = null.sizes(members)
     listed = (null.scores > 0).astype(np.float64)
-    with np.errstate(divide="ignore"):
-        log_chance = np.log(sizes / null.size)
+    log_chance = null.least_log_chance(sizes)
     order = np.argsort(null.stratum, kind="stable")
     limits = np.concatenate([[0], np.cumsum(np.bincount(null.stratum))])
     counts = np.zeros(draws, dtype=np.int64)

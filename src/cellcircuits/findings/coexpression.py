@@ -230,7 +230,10 @@ def _resampled(parts: np.ndarray, draws: int, rng: np.random.Generator) -> np.nd
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
     known = values[np.isfinite(values)]
-    return tuple(float(v) for v in np.percentile(known, [2.5, 97.5])) if len(known) else (np.nan, np.nan)
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _nothing(missing: str) -> Found:
