@@ -41,6 +41,7 @@ def other_value(section: object, name: str):
         "gene_sets": ["/absolute/a.gmt", "immune"],
         "networks": ["/absolute/b.tsv", "trrust"],
         "associate": ["donor"],
+        "disease_sets": ["/absolute/diseases.tsv", "go_bp"],
         "readouts": ["computed", "source"],
         "screens": [ScreenSettings("/absolute/c.h5ad", control="NT", perturbation_column="gene", min_cells=7)],
     }

@@ -369,13 +369,35 @@ class FindingsSettings:
     """Genes that two gene sets share from which the published rule calls them related."""
     screens: list[ScreenSettings] = field(default_factory=list)
     """Perturbation screens against which predictions are checked: entries [[findings.screens]]. Empty: none."""
+    gene_pairs_genes: int = 10
+    """Top genes of each end of an edge whose pairs are predictions."""
+    gene_pairs_kept: int = 100_000
+    """Pairs of genes that are kept, of the highest score."""
+    disease_sets: list[str] = field(default_factory=list)
+    """Files of disease genes: GMT, or a table (.csv, .tsv, .parquet) with a column of diseases and one of gene symbols,
+    as Open Targets and the GWAS Catalog export."""
+    disease_min_score: float = 0.0
+    """Least score of a gene in such a table (Open Targets: 0 to 1)."""
+    disease_max_p: float = 1.0
+    """Largest p of an association in such a table (GWAS: 5e-8)."""
+    disease_min_genes: int = 5
+    """Fewest genes of a disease that features list."""
+    disease_draws: int = 100
+    """Permutations of the genes behind the number of features that get a disease by chance."""
+    coexpression_cells: int = 1000
+    """Cells, drawn at random, in which the correlation of genes is computed; 0: all."""
+    coexpression_genes: int = 10
+    """Top genes of each feature that are correlated."""
+    coexpression_sources: int = 300
+    """Sources, drawn at random, that are compared with all their possible targets."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "max_q")
-        _check_ranges(self, 20, inf, "permutations")
+        _check_ranges(self, *PROBABILITY, "max_q", "disease_max_p")
+        _check_ranges(self, 20, inf, "permutations", "disease_draws")
+        _check_ranges(self, 1, inf, "gene_pairs_genes", "gene_pairs_kept", "coexpression_genes", "coexpression_sources")
         _check_ranges(self, 1, inf, "strata_bins", "min_shared_genes")
-        _check_ranges(self, 2, inf, "min_stratum")
-        _check_ranges(self, 0, inf, "seed")
+        _check_ranges(self, 2, inf, "disease_min_genes", "min_stratum")
+        _check_ranges(self, 0, inf, "seed", "disease_min_score", "coexpression_cells")
 
 
 @dataclass(frozen=True)
@@ -526,6 +548,7 @@ def resolve_paths(settings: Settings, base: Path) -> Settings:
         findings=replace(
             settings.findings,
             screens=[replace(screen, path=resolve(screen.path)) for screen in settings.findings.screens],
+            disease_sets=[resolve(path, words=NAMES) for path in settings.findings.disease_sets],
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -189,3 +189,20 @@ def symmetric_mean_test(values: np.ndarray, seed: int = 0) -> float:
     if len(values) <= MOST_FLIPPED:
         return float(sign_flip(values, seed=seed))
     return float(one_sample_t(values.mean(), values.std(ddof=1), np.array(len(values))))
+
+
+def permuted_sums(blocks: Iterable[np.ndarray], draws: int, rng: np.random.Generator) -> np.ndarray:
+    """float64 (draw,): sum of C[i, pi(i)] over square blocks C (member, member), pi a random permutation of each.
+
+    For a statistic sum of a(s, i) b(s, i) over members i of strata, all b(s, .) permuted alike, C is a^T b within a
+    stratum: the permutations then cost as much as there are members, not as there are (s, i). The mean over all
+    permutations is the sum of C over its number of members.
+    """
+    total = np.zeros(draws)
+    for block in blocks:
+        n = len(block)
+        members = np.arange(n)
+        for start in range(0, draws, step := max(1, 4_000_000 // max(n, 1))):
+            order = np.tile(members, (min(step, draws - start), 1))
+            total[start : start + step] += block[members, rng.permuted(order, axis=1)].sum(axis=1)
+    return total

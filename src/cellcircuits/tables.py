@@ -14,6 +14,7 @@ from cellcircuits.columns import (
     biology,
     edges,
     findings,
+    genes,
     graph,
     screens,
     structure,
@@ -23,7 +24,7 @@ from cellcircuits.columns import (
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
-_MODULES = (train, annotate, trace, edges, findings, graph, biology, screens, answers, structure)
+_MODULES = (train, annotate, trace, edges, findings, graph, biology, genes, screens, answers, structure)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""
