@@ -13,10 +13,10 @@ import pytest
 import scipy.sparse as sp
 
 import cellcircuits as cc
+from cellcircuits.cell_data import read_cells
 from cellcircuits.model_shape import model_shape
 from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.settings import Settings
-from cellcircuits.stages.cells import read_cells
 from cellcircuits.trace_cost import StageCost
 from cellcircuits.trace_work import works
 from tests.scripts import load_script

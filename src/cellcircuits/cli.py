@@ -14,7 +14,7 @@ import tyro
 from cellcircuits.errors import CellCircuitsError
 from cellcircuits.resources import RESOURCES
 from cellcircuits.run import STAGES, create_run, open_folder, with_section
-from cellcircuits.settings import Settings, StructureSettings, read_settings, resolve_paths
+from cellcircuits.settings import FindingsSettings, Settings, StructureSettings, read_settings, resolve_paths
 
 ABOUT_ALL = (
     "Find out how a single-cell foundation model computes: sparse autoencoders, causal tracing, calibrated edges, "
@@ -124,6 +124,17 @@ class StructureCommand:
     settings: Annotated[StructureSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=StructureSettings)
 
 
+@dataclass(frozen=True)
+class CompareCommand:
+    """Ask of two or more runs what they agree on: gene programs, features, strengths; write a page."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders with edges; two runs of one model that differ in train.seed alone are the ceiling of the others."""
+    out: Path = Path("comparison")
+    """Folder to write; a comparison that is there is replaced."""
+    settings: Annotated[FindingsSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=FindingsSettings)
+
+
 def _stage_command(stage: str, default: Any) -> type:
     """A command for one stage whose flags are the stage's settings, but for entries of tables such as screens."""
     if stage == "findings":
@@ -156,6 +167,7 @@ def _commands(settings: Settings) -> Any:
         "demo": DemoCommand,
         "fetch": FetchCommand,
         "structure": StructureCommand,
+        "compare": CompareCommand,
     }
     stages = {stage: _stage_command(stage, getattr(settings, stage)) for stage in STAGES}
     return Union[  # noqa: UP007 - built from a list
@@ -215,6 +227,8 @@ def _execute(command: Any, settings: Settings) -> None:
         commands.demo(command.out)
     elif isinstance(command, FetchCommand):
         commands.fetch(command.name, command.folder)
+    elif isinstance(command, CompareCommand):
+        commands.compare(command.runs, command.out, command.settings)
     elif isinstance(command, StructureCommand):
         commands.structure(command.run, command.settings)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from math import inf
@@ -16,9 +16,9 @@ from cellcircuits.executors import open_executor
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress, RichProgress
-from cellcircuits.report import print_plan, print_status, print_structure, print_summary
+from cellcircuits.report import print_answers, print_plan, print_status, print_structure, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
-from cellcircuits.settings import Settings, StructureSettings
+from cellcircuits.settings import FindingsSettings, Settings, StructureSettings
 
 
 def _console() -> Console:
@@ -126,6 +126,16 @@ def structure(folder: Path, settings: StructureSettings) -> None:
         write_structure(opened, settings, RichProgress())
     print_structure(open_run(folder), _console())
     _console().print(f"Tables: {opened.path('structure').resolve()}", highlight=False, soft_wrap=True)
+
+
+def compare(folders: Sequence[Path], out: Path, settings: FindingsSettings) -> None:
+    """Write the comparison of several runs and print its answers."""
+    from cellcircuits.comparison import compare_runs
+    from cellcircuits.findings_report import REPORT
+    from cellcircuits.tables import read_table
+
+    compare_runs(folders, out, settings)
+    print_answers(read_table("answers", out), out / REPORT, _console())
 
 
 def stage(run: Run, stage: str, settings: Settings, dask: str = "", workers: int = 0) -> None:

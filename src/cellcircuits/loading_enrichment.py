@@ -12,8 +12,8 @@ p is that of a gamma distribution with these three moments (Pearson III). Lists 
 where this p is below `SCREEN` it is computed anew from the distribution itself, by convolution over the genes of the
 list: a gene is in the random set with chance (k_b - h) / (N_b - i) if h of the i genes of its stratum before it are. In
 strata of `LARGE_STRATUM` genes or more this is k_b / N_b for all that matters. Scores are rounded up to 1 / 64 of T,
-which makes p somewhat too large, up to twofold. Above `SCREEN` p may be too small, in tests by up to a third; nothing is
-called there.
+which makes p somewhat too large, up to twofold. Above `SCREEN` p may be too small, in tests by up to a third; nothing
+is called there.
 """
 
 from __future__ import annotations

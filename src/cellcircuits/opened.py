@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cellcircuits.run import Run, open_folder
-from cellcircuits.tables import STRUCTURE, read_table
+from cellcircuits.tables import FINDINGS, STRUCTURE, empty_table, read_table
 
 if TYPE_CHECKING:
     from cellcircuits.autoencoders import SparseAutoencoder
@@ -18,34 +18,20 @@ if TYPE_CHECKING:
 
 
 class Findings:
-    """The tables of `findings/` as attributes."""
+    """The tables of `findings/` as attributes: answers, hubs, circuits, coherence ... (`tables.FINDINGS`)."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def _read(self, name: str) -> pd.DataFrame:
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in FINDINGS:
+            raise AttributeError(f"findings/ has no table {name!r}; it has {', '.join(FINDINGS)}")
         self._run.require("findings")
-        return read_table(name, self._run.path("findings"))
-
-    @cached_property
-    def attenuation(self) -> pd.DataFrame:
-        """Edges by pair of layers."""
-        return self._read("attenuation")
-
-    @cached_property
-    def hubs(self) -> pd.DataFrame:
-        """Degrees of features."""
-        return self._read("hubs")
-
-    @cached_property
-    def circuits(self) -> pd.DataFrame:
-        """Pairs of gene programs."""
-        return self._read("circuits")
-
-    @cached_property
-    def signs(self) -> pd.DataFrame:
-        """Share of negative effects under both rules."""
-        return self._read("signs")
+        folder = self._run.path("findings")
+        # questions that could not be asked, or were not, have no table
+        table = read_table(name, folder) if (folder / f"{name}.parquet").exists() else empty_table(name)
+        setattr(self, name, table)
+        return table
 
 
 class Structure:

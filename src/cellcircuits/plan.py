@@ -30,9 +30,9 @@ def cell_lengths(settings: Settings, shape: ModelShape) -> np.ndarray:
     SettingsError
         If the data are not there and the number of cells is not set.
     """
+    from cellcircuits.cell_data import read_cells
     from cellcircuits.models import checkpoint_folder
     from cellcircuits.run_model import load_checked_model
-    from cellcircuits.stages.cells import read_cells
 
     model, cells = settings.model, settings.cells
     have_data = cells.data == "demo" or Path(cells.data).is_file()

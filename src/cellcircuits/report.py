@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from cellcircuits.answers import UNTESTABLE
+from cellcircuits.findings_page import number
+from cellcircuits.findings_report import REPORT
 from cellcircuits.opened import OpenRun
 from cellcircuits.run import STAGES, Run
 from cellcircuits.summary import summarise, top_circuits
@@ -106,6 +111,7 @@ def print_summary(run: OpenRun, console: Console) -> None:
     console.print(table)
     print_quality(run, console)
     print_circuits(run, console)
+    print_answers(run.findings.answers, run.path("findings") / REPORT, console)
 
 
 def print_quality(run: OpenRun, console: Console) -> None:
@@ -148,6 +154,27 @@ def print_circuits(run: OpenRun, console: Console) -> None:
     console.print(table)
     console.print(
         "A negative effect (target falls when the source is removed) means that the source supports the target."
+    )
+
+
+def print_answers(answers: pd.DataFrame, page: Path, console: Console) -> None:
+    """Every tested answer beside its chance baseline, and where the page is that shows them all."""
+    tested = answers[answers["p_value"].notna()]
+    table = Table(title=f"Findings: {len(tested)} tested answers", title_justify="left")
+    for heading in ("question", "statistic", "value", "by chance", "q", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("value", "by chance", "q") else "left")
+    before = ""
+    for row in tested.to_dict("records"):
+        name = "" if row["question"] == before else row["question"].replace("_", " ")
+        before = row["question"]
+        numbers = (number(row[column], row["unit"]) for column in ("value", "baseline"))
+        table.add_row(name, row["statistic"], *numbers, f"{row['q_value']:.2g}", row["verdict"])
+    console.print(table)
+    untested = int((answers["verdict"] == UNTESTABLE).sum())
+    console.print(
+        f"{untested} answers cannot be given with these inputs; the page says what is missing: {page.resolve()}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -356,6 +356,9 @@ class FindingsSettings:
     max_q: float = 0.05
     """Largest Benjamini-Hochberg q at which a pair of gene programs counts as connected beyond chance, and a question
     of the report as answered with yes."""
+    all: bool = False
+    """Also ask what reads more than tables: the controls of the published study's revision that need the cells
+    (co-expression) or the moments of every group of cells (trace.group_by)."""
     permutations: int = 1000
     """Random draws behind each chance baseline that has no closed form."""
     seed: int = 0

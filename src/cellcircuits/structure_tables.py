@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cellcircuits.autoencoders import SparseAutoencoder
+from cellcircuits.cell_data import read_cells
 from cellcircuits.errors import DataError, listed
 from cellcircuits.models.base import Model
 from cellcircuits.opened import OpenRun
@@ -20,7 +21,6 @@ from cellcircuits.run import file_hash
 from cellcircuits.run_model import run_model
 from cellcircuits.scores import cell_scores
 from cellcircuits.settings import StructureSettings
-from cellcircuits.stages.cells import read_cells
 from cellcircuits.structure.alignment import layer_alignment
 from cellcircuits.structure.counting import StructureSums, count_structure
 from cellcircuits.structure.dependencies import dependency_overlap, source_dependencies

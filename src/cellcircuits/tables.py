@@ -30,6 +30,8 @@ TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for 
 """Every table by name; the file is <name>.parquet."""
 ROWS: dict[str, str] = {name: text for module in _MODULES for name, text in module.ROWS.items()}
 """What a row of each table is."""
+FINDINGS = tuple(name for module in (findings, graph, biology, genes, screens, answers) for name in module.TABLES)
+"""Tables of `findings/`."""
 STRUCTURE = tuple(structure.TABLES)
 """Tables of `structure/`."""
 
