@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import resource
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cellcircuits.findings.circuits import labelled_edges
-from cellcircuits.findings.consensus import Consensus, consensus
+from cellcircuits.answers import Found
+from cellcircuits.evidence import make_evidence
+from cellcircuits.findings import consensus
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
 from cellcircuits.report import print_summary
 from cellcircuits.run import create_run
-from cellcircuits.settings import read_settings
+from cellcircuits.settings import FindingsSettings, read_settings
 from cellcircuits.tables import write_table
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("geneformer", "scgpt")
-REWIRINGS = 1000
-"""Random graphs with which the agreement of the two models is compared."""
 
 
 def run_demo(out: Path, progress: Progress, console: Console) -> None:
@@ -35,10 +32,9 @@ def run_demo(out: Path, progress: Progress, console: Console) -> None:
         with run.locked():
             run_pipeline(run, progress)
         runs.append(open_run(run.folder))
-    agreement = compare_runs(*runs)
-    write_table("consensus", agreement.pairs, out)
-    numbers = {k: v for k, v in asdict(agreement).items() if k != "pairs"}
-    (out / "consensus.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    agreement = compare_runs(dict(zip(FAMILIES, runs, strict=True)))
+    for name in ("consensus", "consensus_overlap"):
+        write_table(name, agreement.tables[name], out)
     for run in runs:
         print_summary(run, console)
     print_consensus(agreement, console)
@@ -51,21 +47,25 @@ def run_demo(out: Path, progress: Progress, console: Console) -> None:
         )
 
 
-def compare_runs(first: OpenRun, second: OpenRun) -> Consensus:
-    """Agreement of two runs on which gene program acts on which."""
-    tables = [labelled_edges(run.edges, run.features) for run in (first, second)]
-    return consensus(tables[0], tables[1], draws=REWIRINGS, seed=0)
+def compare_runs(runs: dict[str, OpenRun]) -> Found:
+    """Agreement of runs on which gene program acts on which."""
+    evidence = {
+        name: make_evidence(run.edges, run.features, sources=run.sources, tested=run.tested)
+        for name, run in runs.items()
+    }
+    return consensus.ask(evidence, FindingsSettings())
 
 
-def print_consensus(found: Consensus, console: Console) -> None:
+def print_consensus(found: Found, console: Console) -> None:
     """How many pairs of programs both models connect, beside chance."""
+    row = found.tables["consensus_overlap"].iloc[0]
     table = Table(show_header=False, title="Agreement of the two models", title_justify="left")
-    table.add_row("ordered pairs of programs connected", f"{found.n_first:,} and {found.n_second:,}")
+    table.add_row("ordered pairs of programs connected", f"{row['n_first']:,} and {row['n_second']:,}")
     table.add_row(
         "connected in both",
-        f"{found.n_shared:,} (expected {found.n_expected:.1f} if rewired at random; p = {found.p_value:.2g})",
+        f"{row['n_shared']:,} (expected {row['n_expected']:.1f} if rewired at random; p = {row['p_value']:.2g})",
     )
     table.add_row(
-        "same sign in both", f"{found.share_same_sign:.0%} (expected {found.expected_same_sign:.0%} if independent)"
+        "same sign in both", f"{row['share_same_sign']:.0%} (expected {row['expected_same_sign']:.0%} if independent)"
     )
     console.print(table)

@@ -362,9 +362,19 @@ class FindingsSettings:
     """Random draws behind each chance baseline that has no closed form."""
     seed: int = 0
     """Seed of these draws."""
+    match_min_cosine: float = 0.3
+    """Comparison of runs: least cosine of gene loadings from which two features count as the same."""
+    match_depth_bins: int = 6
+    """Comparison of runs: parts of the model's depth within which features are matched; if both runs have equally many
+    layers, these are the parts instead."""
+    match_rate_bins: int = 3
+    """Comparison of runs: classes of firing rate within which matches are permuted."""
+    selection_rate_bins: int = 10
+    """Comparison of runs: classes of firing rate within which differently selected sources are compared."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "max_q")
+        _check_ranges(self, *PROBABILITY, "max_q", "match_min_cosine")
+        _check_ranges(self, 1, inf, "match_depth_bins", "match_rate_bins", "selection_rate_bins")
         _check_ranges(self, 20, inf, "permutations")
         _check_ranges(self, 0, inf, "seed")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellcircuits.columns import Column, annotate, answers, edges, findings, structure, trace, train
+from cellcircuits.columns import Column, annotate, answers, comparison, edges, findings, structure, trace, train
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
-_MODULES = (train, annotate, trace, edges, findings, answers, structure)
+_MODULES = (train, annotate, trace, edges, findings, answers, comparison, structure)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""
