@@ -13,7 +13,7 @@ from cellcircuits.answers import Found
 from cellcircuits.evidence import Evidence, make_evidence
 from cellcircuits.findings.consensus import ask
 from cellcircuits.paired_effects import rank_correlation, sign_agreement
-from cellcircuits.program_overlap import published_overlap, shared_pairs
+from cellcircuits.program_overlap import published_overlap, shared_pairs, shuffled_overlap
 from cellcircuits.program_pairs import ProgramPairs, program_pairs
 from cellcircuits.rewiring import rewired
 from cellcircuits.settings import FindingsSettings
@@ -221,8 +221,10 @@ def coded(pairs: list[tuple[str, str]], n_labels: int) -> ProgramPairs:
     """Pairs of the labels t0, t1, ... as whole numbers."""
     ends = np.array([[int(label[1:]) for label in pair] for pair in pairs], dtype=np.int64).reshape(-1, 2)
     everything = np.ones(n_labels, dtype=bool)
-    snr = np.ones(len(ends))
-    return ProgramPairs(ends[:, 0], ends[:, 1], snr.astype(np.int64), snr, everything, everything, everything)
+    snr, none = np.ones(len(ends)), np.zeros((0, n_labels), dtype=np.int64)
+    return ProgramPairs(
+        ends[:, 0], ends[:, 1], snr.astype(np.int64), snr, everything, everything, everything, none, none
+    )
 
 
 @pytest.mark.parametrize("popularity", [np.full(12, 1.5), 3 / np.arange(1, 16), np.full(20, 0.3)])
@@ -243,6 +245,49 @@ def test_independent_runs_do_not_agree(popularity):
     # nor is p always large, or the interval always elsewhere
     assert np.mean(np.array(p) <= 0.5) > 0.25
     assert wide >= 45
+
+
+def test_the_shuffled_expectation_is_that_of_permutations():
+    runs = runs_of(2, n_labels=12)
+    _, found = program_pairs(runs)
+    first = found["run 0"].among(*[np.ones(len(found["run 0"].known), dtype=bool)] * 2)
+    label = runs["run 1"].features["label"].to_numpy()
+    known = set(by_loops(runs["run 0"]))
+    edges = [e for e in runs["run 1"].edges.to_dicts() if label[e["source"]] and label[e["target"]]]
+    rng, counts = np.random.default_rng(0), []
+    for _ in range(300):
+        joined = set()
+        for layers in {(e["source_layer"], e["target_layer"]) for e in edges}:
+            members = [e for e in edges if (e["source_layer"], e["target_layer"]) == layers]
+            targets = rng.permutation([label[e["target"]] for e in members])
+            joined |= {(label[e["source"]], target) for e, target in zip(members, targets, strict=True)}
+        counts.append(sum(pair[0] != pair[1] for pair in joined & known))
+    # beyond the mean by more than one, where the bound holds
+    n = int(np.mean(counts)) + 2
+    expected, p = shuffled_overlap(first, found["run 1"], n)
+    assert expected == pytest.approx(np.mean(counts), abs=4 * np.std(counts) / np.sqrt(300))
+    share = np.mean(np.array(counts) >= n)
+    assert 0 < share <= p + 4 * np.sqrt(share / 300)
+
+
+def test_features_that_both_runs_have_are_no_agreement_when_labels_are_shuffled():
+    """The same features and sources, edges drawn anew, in graphs so dense that rewiring is not quite fair."""
+    p, runs, run = [], {}, made_up_evidence(0, n_labels=15, edges_per_source=1)
+    for draw in range(30):
+        for place, name in enumerate("ab"):
+            rng = np.random.default_rng([draw, place])
+            source = np.repeat(run.source_rows, 12)
+            layer = run.features["layer"].to_numpy()
+            target = (layer[source] + 1) * 60 + (rng.random(len(source)) * (3 - layer[source]) * 60).astype(int)
+            ends = {"source_feature": source % 60, "target_layer": target // 60, "target_feature": target % 60}
+            edges = filled("edges", len(source), source_layer=layer[source], **ends)
+            runs[name] = make_evidence(edges, run.features, **run.tables)
+        _, found = program_pairs(runs)
+        a, b = (one.among(one.can_be_source, one.can_be_target) for one in found.values())
+        n_shared = len(np.intersect1d(a.source * 99 + a.target, b.source * 99 + b.target))
+        p.append(shuffled_overlap(a, b, n_shared)[1])
+    # 1.5 of 30 are expected at most; 6 or more have a chance of 0.3 %
+    assert np.sum(np.array(p) <= 0.05) < 6
 
 
 def test_popular_labels_are_what_the_published_null_takes_for_agreement():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from math import nan
 
 import numpy as np
 
 from cellcircuits.evidence import Evidence
 from cellcircuits.feature_matching import Matches
-from cellcircuits.stats import permutation_within, rank_classes
+from cellcircuits.stats import permutations_within, rank_classes
 
 MOST_EDGES = 100_000
 """Edges that carry the permutations; of more, this many are drawn at random."""
@@ -135,7 +136,8 @@ def permuted_shares(
         chosen = np.sort(rng.choice(chosen, MOST_EDGES, replace=False))
     row, column = row[chosen], (edges.first % n_targets)[chosen]
     observed, drawn = int(table[row, column].sum()), np.zeros(draws)
-    for draw in range(draws):
-        to = permutation_within(source_strata[kept], rng)[row]
-        drawn[draw] = table[to, column if sources_only else permutation_within(target_strata, rng)[column]].sum()
+    of_sources = permutations_within(source_strata[kept], draws, rng)
+    of_targets = repeat(np.arange(n_targets), draws) if sources_only else permutations_within(target_strata, draws, rng)
+    for draw, (source, target) in enumerate(zip(of_sources, of_targets, strict=True)):
+        drawn[draw] = table[source[row], target[column]].sum()
     return Chance(float(drawn.mean() / max(len(chosen), 1)), float((1 + (drawn >= observed).sum()) / (1 + draws)))

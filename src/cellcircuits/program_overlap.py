@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
-from scipy.stats import binomtest, chi2
+from scipy.stats import binom, binomtest, chi2
 
 from cellcircuits.program_pairs import ProgramPairs
 from cellcircuits.rewiring import rewired
-from cellcircuits.stats import interval, reweighted_sums
+from cellcircuits.stats import interval, log_choose, reweighted_sums
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,27 @@ def _reweighted(
     used = np.flatnonzero((numerator > 0) | (denominator > 0))
     sums = reweighted_sums(np.column_stack([numerator, denominator])[used], np.arange(len(used)), draws=draws, rng=rng)
     return interval(sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], nan))
+
+
+def shuffled_overlap(first: ProgramPairs, second: ProgramPairs, n_shared: int) -> tuple[float, float]:
+    """(expected shared pairs, p) when the target labels of the second run's edges are permuted within pairs of layers.
+
+    Every source keeps its edges and every label its numbers of edges, so a pair (s, t) is joined with the chance
+    1 - product over pairs of layers of C(n - r_t, l_s) / C(n, l_s), of n labelled edges, l_s of which leave s and r_t
+    reach t; the expectation is its sum over the first run's pairs, without draws. p is the chance of at least n_shared
+    under a binomial distribution of that mean, which bounds that of independent pairs of unequal chances (Hoeffding
+    1956); pairs compete for edges, which makes it smaller still. Unlike rewiring, this null knows how many edges, not
+    only how many pairs, a label has; but where edges of one pair come in bundles it joins too many pairs.
+    """
+    log_absent = np.zeros(len(first))
+    for leaving, reaching in zip(second.leaving, second.reaching, strict=True):
+        n, left, reached = leaving.sum(), leaving[first.source], reaching[first.target]
+        with np.errstate(divide="ignore"):
+            log_absent += log_choose(n - reached, left) - log_choose(n, left)
+    expected = float(-np.expm1(log_absent).sum())
+    if not len(first):
+        return expected, nan
+    return expected, float(binom.sf(n_shared - 1, len(first), min(expected / len(first), 1.0)))
 
 
 def published_overlap(first: ProgramPairs, second: ProgramPairs) -> tuple[int, float]:

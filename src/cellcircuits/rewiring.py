@@ -51,9 +51,9 @@ def _trade(
     pair = np.empty(n_rows, dtype=np.int64)
     place = rng.permutation(n_rows)
     pair[place] = np.arange(n_rows) // 2
-    partner = np.full(n_rows + n_rows % 2, -1, dtype=np.int64)
-    partner[:n_rows] = names[place]
-    partner = partner.reshape(-1, 2)
+    nodes = np.full(n_rows + n_rows % 2, -1, dtype=np.int64)
+    nodes[:n_rows] = names[place]
+    partner = nodes.reshape(-1, 2)
     # sorting numbers that carry their place is several times faster than argsort
     bits = max(1, (n_links - 1).bit_length())
     width = int(target.max(initial=0)) + 1

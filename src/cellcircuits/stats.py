@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -99,7 +99,7 @@ def hypergeometric_enrichment(
     k, n, t = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(overlap, n_list, n_term))
     certain = k <= np.maximum(n + t - n_background, 0)
     k = np.maximum(k, np.maximum(n + t - n_background, 0))
-    log_first = _log_choose(t, k) + _log_choose(n_background - t, n - k) - _log_choose(n_background, n)
+    log_first = log_choose(t, k) + log_choose(n_background - t, n - k) - log_choose(n_background, n)
     term = np.exp(log_first)
     total = term.copy()
     for _ in range(int(np.max(np.minimum(n, t) - k, initial=0))):
@@ -111,7 +111,7 @@ def hypergeometric_enrichment(
     return np.where(certain, 1.0, np.minimum(total, 1.0))
 
 
-def _log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
+def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Logarithm of the number of ways to choose k of n; -inf where k > n."""
     return gammaln(np.asarray(n) + 1.0) - gammaln(k + 1.0) - gammaln(np.maximum(n - k + 1.0, 0.0))
 
@@ -231,10 +231,16 @@ def rank_classes(values: np.ndarray, group: np.ndarray, n_classes: int) -> np.nd
     return classes
 
 
-def permutation_within(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random permutation of the places of `strata` that keeps each place within its stratum."""
+def permutations_within(strata: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """`draws` random permutations of the places of `strata`, each of which keeps every place within its stratum."""
     order = np.argsort(strata, kind="stable")
-    _, dense = np.unique(strata, return_inverse=True)
-    permutation = np.empty(len(strata), dtype=np.int64)
-    permutation[order] = np.argsort(dense + rng.random(len(strata)), kind="stable")
-    return permutation
+    _, dense = np.unique(strata[order], return_inverse=True)
+    bits = max(1, (len(strata) - 1).bit_length())
+    place = np.arange(len(strata))
+    for _ in range(draws):
+        # numbers that carry their place are sorted several times faster than their places
+        chance = rng.integers(1 << 24, size=len(strata))
+        packed = np.sort((dense << 24 | chance) << bits | place)
+        permutation = np.empty(len(strata), dtype=np.int64)
+        permutation[order] = order[packed & (1 << bits) - 1]
+        yield permutation

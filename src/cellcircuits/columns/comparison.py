@@ -29,6 +29,8 @@ enrichment | float64 | ratio | n_shared / n_expected; NaN if nothing is expected
 interval_low | float64 | ratio | Lower end of its 95 % interval: the wider of source labels reweighted at random, and exact Poisson of the count
 interval_high | float64 | ratio | Upper end
 p_value | float64 | probability | (1 + rewirings with at least as many shared pairs) / (1 + rewirings)
+shuffled_expected | float64 | pairs | Mean of n_shared when the target labels of the second run's edges are permuted within pairs of layers, exact; NaN for all runs
+shuffled_p_value | float64 | probability | Chance of at least n_shared pairs under these permutations, an upper bound
 published_shared | int64 | pairs | Shared pairs by the published count: pairs of equal labels included, all labels
 published_expected | float64 | pairs | Mean of that count over random renamings of the second run's labels, exact; NaN for all runs
 published_enrichment | float64 | ratio | published_shared / published_expected

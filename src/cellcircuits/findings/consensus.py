@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from math import nan
 
 import numpy as np
 import pandas as pd
-import polars as pl
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
 from cellcircuits.paired_effects import Agreement, sign_agreement
-from cellcircuits.program_overlap import Overlap, published_overlap, ratio_interval, share_interval, shared_pairs
-from cellcircuits.program_pairs import ProgramPairs, program_pairs
+from cellcircuits.program_overlap import (
+    Overlap,
+    published_overlap,
+    ratio_interval,
+    share_interval,
+    shared_pairs,
+    shuffled_overlap,
+)
+from cellcircuits.program_pairs import ProgramPairs, by_pair, program_pairs
 from cellcircuits.rewiring import rewired
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import empty_table, make_table
@@ -25,6 +32,10 @@ REWIRED = (
     "joined pairs rewired at random, every label keeps its number of pairs as a source and as a target; what is "
     "permuted is which source leads to which target"
 )
+SHUFFLED = (
+    "target labels permuted among the edges of each pair of layers: sources keep their edges, labels their numbers of "
+    "edges; what is permuted is which source leads to which label"
+)
 PUBLISHED = (
     "shared pairs / mean under random renaming of one run's labels (pairs of equal labels included). Renaming also "
     "destroys how common each label is, so it counts shared popularity as agreement. The paper: 1,142 shared, 107 "
@@ -34,7 +45,7 @@ SIGNS_INDEPENDENT = "signs of the shared pairs drawn independently, with each ru
 
 
 def ask(runs: dict[str, Evidence], settings: FindingsSettings) -> Found:
-    """Tables `consensus`, `consensus_overlap` and `held_out`; two answers per pair of runs, and of all of them."""
+    """Tables `consensus`, `consensus_overlap` and `held_out`; three answers per pair of runs."""
     if len(runs) < 2:
         note = "A consensus needs two runs or more. Name a second run."
         asked = "Do the runs join the same pairs of gene programs?"
@@ -63,13 +74,13 @@ def _compare(first: str, second: str, found: dict[str, ProgramPairs], draws: int
     overlap, in_a, in_b = shared_pairs(inner_a, inner_b, draws, rng)
     snr = inner_a.mean_snr[in_a], inner_b.mean_snr[in_b]
     signs = sign_agreement(*snr, inner_a.source[in_a], inner_a.target[in_a], draws, rng)
-    published = published_overlap(a, b)
+    published, shuffled = published_overlap(a, b), shuffled_overlap(inner_a, b, overlap.n_shared)
     labels = int(a.known.sum()), int(b.known.sum()), int((a.known & b.known).sum())
     n_same = int((np.sign(snr[0]) == np.sign(snr[1])).sum())
-    return _row((first, second), labels, (len(inner_a), len(inner_b)), overlap, published, signs, n_same)
+    return _row((first, second), labels, (len(inner_a), len(inner_b)), overlap, published, shuffled, signs, n_same)
 
 
-def _row(runs, labels, sizes, overlap: Overlap, published, signs: Agreement, n_same: int) -> dict:
+def _row(runs, labels, sizes, overlap: Overlap, published, shuffled, signs: Agreement, n_same: int) -> dict:
     return {
         **dict(zip(("first", "second"), runs, strict=True)),
         **dict(zip(("n_labels_first", "n_labels_second", "n_labels_shared"), labels, strict=True)),
@@ -81,6 +92,8 @@ def _row(runs, labels, sizes, overlap: Overlap, published, signs: Agreement, n_s
         "interval_low": overlap.low,
         "interval_high": overlap.high,
         "p_value": overlap.p_value if len(overlap.drawn) else nan,
+        "shuffled_expected": shuffled[0],
+        "shuffled_p_value": shuffled[1],
         "published_shared": published[0],
         "published_expected": published[1],
         "published_enrichment": published[0] / published[1] if published[1] > 0 else nan,
@@ -119,7 +132,7 @@ def _compare_all(found: dict[str, ProgramPairs], draws: int, rng: np.random.Gene
     labels = int(known.any(axis=0).sum()), 0, int(known.all(axis=0).sum())
     table = by_pair(inner)
     n_same = int(sum((table[n] * (table[n] - 1) // 2).sum() for n in ("n_negative", "n_positive")))
-    return _row((ALL_RUNS, ""), labels, (len(table), 0), overlap, (0, nan), Agreement(), n_same)
+    return _row((ALL_RUNS, ""), labels, (len(table), 0), overlap, (0, nan), (nan, nan), Agreement(), n_same)
 
 
 def _hold_out(name: str, found: dict[str, ProgramPairs], draws: int, rng: np.random.Generator) -> dict:
@@ -130,7 +143,7 @@ def _hold_out(name: str, found: dict[str, ProgramPairs], draws: int, rng: np.ran
     table = by_pair([pairs.among(sources, targets) for pairs in others])
     kept = table[table["n_runs"] >= 2]
     columns = {column: kept[column].to_numpy() for column in ("source", "target", "n_edges", "mean_snr")}
-    consensus = ProgramPairs(**columns, known=sources | targets, can_be_source=sources, can_be_target=targets)
+    consensus = replace(left_out, **columns)
     own = left_out.among(sources, targets)
     overlap, _, hits = shared_pairs(consensus, own, draws, rng)
     low, high = share_interval(
@@ -153,30 +166,6 @@ def _hold_out(name: str, found: dict[str, ProgramPairs], draws: int, rng: np.ran
         "interval_high": high,
         "p_value": overlap.p_value if len(overlap.drawn) else nan,
     }
-
-
-def by_pair(runs: list[ProgramPairs]) -> pd.DataFrame:
-    """Every pair that any run joins: source, target, n_runs, n_edges, mean_snr (of the runs' means), n_negative,
-    n_positive and same_sign, in order of source and target."""
-    kinds = {"source": pl.Int64, "target": pl.Int64, "n_edges": pl.Int64, "mean_snr": pl.Float64}
-    frames = [pl.DataFrame({name: getattr(run, name) for name in kinds}, schema=kinds) for run in runs]
-    sign = pl.col("mean_snr").sign()
-    table = (
-        pl.concat(frames)
-        .with_columns(pl.col("mean_snr").fill_nan(None))
-        .group_by("source", "target")
-        .agg(
-            pl.len().cast(pl.Int64).alias("n_runs"),
-            pl.col("n_edges").sum(),
-            pl.col("mean_snr").mean(),
-            (sign < 0).sum().cast(pl.Int64).alias("n_negative"),
-            (sign > 0).sum().cast(pl.Int64).alias("n_positive"),
-            ((sign.min() == sign.max()) & (sign.count() == pl.len())).fill_null(False).alias("same_sign"),
-        )
-        .sort("source", "target")
-        .with_columns(pl.col("mean_snr").fill_null(nan))
-    )
-    return table.to_pandas()
 
 
 def consensus_table(names: np.ndarray, found: dict[str, ProgramPairs]) -> pd.DataFrame:
@@ -231,7 +220,20 @@ def _answers(row: dict) -> list[Answer]:
         unit="ratio",
         note=note,
     )
-    return [overlap] if every else [overlap, _sign_answer(row, who)]
+    if every:
+        return [overlap]
+    scale = row["n_expected"] / row["shuffled_expected"] if row["shuffled_expected"] > 0 else nan
+    shuffled = replace(
+        overlap,
+        asked=f"Do {who} join the same pairs of gene programs, beyond how many edges each program has?",
+        value=row["enrichment"] * scale,
+        baseline_is=f"{row['second']}: {SHUFFLED}",
+        low=row["interval_low"] * scale,
+        high=row["interval_high"] * scale,
+        p_value=row["shuffled_p_value"],
+        note=f"{row['n_shared']:,} pairs joined, {row['shuffled_expected']:.1f} by chance, exact.",
+    )
+    return [overlap, shuffled, _sign_answer(row, who)]
 
 
 def _sign_answer(row: dict, who: str) -> Answer:

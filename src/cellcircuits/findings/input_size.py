@@ -46,8 +46,8 @@ class Strengths:
 
     @property
     def share(self) -> float:
-        """Edges with a strength / tested pairs."""
-        return float(np.isfinite(self.log).sum() / max(self.tested.sum(), 1))
+        """Edges with a strength / tested pairs; 0 where the run does not say how many were tested."""
+        return float(np.isfinite(self.log).sum() / self.tested.sum()) if self.tested.sum() > 0 else 0.0
 
 
 def ask(runs: dict[str, Evidence], settings: FindingsSettings) -> Found:
@@ -143,7 +143,7 @@ def published_ratio(pair: dict[str, Evidence], measure: str) -> float:
         value = pl.col(COLUMN[measure]).cast(pl.Float64).abs()
         edges = run.edges.select("source", "target_layer", value=value).filter(pl.col("value").is_finite())
         listed = edges.group_by("source", "target_layer").agg(pl.col("value").top_k(LISTED)).explode("value")
-        means.append(listed["value"].sort().mean() or nan)
+        means.append(listed["value"].sort().to_numpy().mean() if listed.height else nan)
     return float(means[0] / means[1])
 
 
@@ -205,11 +205,15 @@ def curve(name: str, measure: str, found: Strengths) -> pd.DataFrame:
     """Rows of `input_size_curve`: the strength that a share of the tested pairs reaches, at equal steps of its log."""
     ordered = np.sort(found.log[np.isfinite(found.log)])[::-1]
     n = len(ordered)
-    ranks = np.unique(np.geomspace(1, n, CURVE_POINTS).round().astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
+    ranks = (
+        np.unique(np.geomspace(1, n, CURVE_POINTS).round().astype(np.int64))
+        if found.share > 0
+        else np.zeros(0, dtype=np.int64)
+    )
     columns = {
         "run": np.full(len(ranks), name, dtype=object),
         "measure": np.full(len(ranks), measure, dtype=object),
-        "share_of_tested": ranks / max(float(found.tested.sum()), 1.0),
+        "share_of_tested": ranks / float(found.tested.sum()),
         "value": np.exp(ordered[ranks - 1].astype(np.float64)),
     }
     return make_table("input_size_curve", pd.DataFrame(columns))

@@ -65,7 +65,7 @@ def match(first: Evidence, second: Evidence, settings: FindingsSettings) -> tupl
     """
     a, b, n_genes = loadings(first, second)
     groups = depth_groups(first, second, settings.match_depth_bins)
-    ablated = tuple(run.source_rows[run.source_rows >= 0] for run in (first, second))
+    ablated = first.source_rows[first.source_rows >= 0], second.source_rows[second.source_rows >= 0]
     every = np.arange(len(first.features)), np.arange(len(second.features))
     least = settings.match_min_cosine
     return mutual_best(a, b, groups, ablated, least), mutual_best(a, b, groups, every, least), n_genes
