@@ -12,7 +12,7 @@ import pytest
 
 from cellcircuits.evidence import Evidence, make_evidence
 from cellcircuits.feature_matching import Matches, depth_groups, loadings, mutual_best
-from cellcircuits.findings.matching import ask, match
+from cellcircuits.findings.matching import ask, count_arrangements, match
 from cellcircuits.matched_edges import MatchedEdges, matched_edges, permuted_shares, rate_strata
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import filled, made_up_evidence
@@ -241,6 +241,15 @@ def test_reseeded_autoencoders_agree():
 
 
 # ------------------------------------------------------------------------------------------------ edge cases
+
+
+def test_few_arrangements_are_no_test():
+    assert count_arrangements(np.array([1, 1, 1, 5, 5, 7])) == 12
+    assert count_arrangements(np.repeat(np.arange(100), 90)) == pytest.approx(1e300)
+    run = made_up_run(0, sources_per_layer=3)
+    found = ask({"a": run, "b": run}, SETTINGS)
+    assert isnan(found.tables["matching"]["popularity_p_value"][0]) and isnan(found.answers[1].value)
+    assert "ways only" in found.answers[1].note and found.answers[0].value == 1
 
 
 def test_what_is_missing_is_said():

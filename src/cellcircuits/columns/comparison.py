@@ -73,7 +73,8 @@ share_found | float64 | share | n_found / n_edges
 chance_share | float64 | share | The same when the partners of sources and of targets are permuted among those of the same layer and class of firing rate
 p_value | float64 | probability | (1 + permutations with at least as many) / (1 + permutations)
 popularity_share | float64 | share | The same when only the partners of sources are permuted: every target keeps its number of edges
-popularity_p_value | float64 | probability | (1 + permutations with at least as many) / (1 + permutations)
+popularity_p_value | float64 | probability | (1 + permutations with at least as many) / (1 + permutations); NaN with fewer than 20 arrangements
+n_arrangements | float64 | permutations | Ways to permute the partners of sources: product of the factorials of the sizes of their strata
 interval_low | float64 | share | Lower end of the 95 % interval of share_found: the wider of sources reweighted at random, and exact binomial
 interval_high | float64 | share | Upper end
 share_same_sign | float64 | share | Edges found in both whose snr has the same sign
@@ -106,7 +107,7 @@ second | string | - | Run
 measure | string | - | "snr": |mean/sd|; "relative effect": |mean delta / clean activation|
 n_tested_first | int64 | pairs | Tested pairs of the first run
 n_tested_second | int64 | pairs | Tested pairs of the second run
-share_of_tested | float64 | share | Share of the tested pairs of either run that is compared: the strongest ones
+share_of_tested | float64 | share | Share of the tested pairs of either run that is compared, the strongest ones: half the smaller of their shares of edges
 mean_first | float64 | 1 | Geometric mean of the measure over this share of the first run (a few effects that hardly vary between cells have an snr of any size)
 mean_second | float64 | 1 | The same of the second run
 ratio | float64 | ratio | mean_first / mean_second

@@ -203,6 +203,8 @@ def _answers(row: dict) -> list[Answer]:
         more = "Trace more sources, or annotate with the same gene sets."
         return [untestable(QUESTION, asked, statistic, f"Nothing to compare: {labels}; {sizes}. {more}")]
     note = f"{row['n_shared']:,} pairs joined, {row['n_expected']:.1f} by chance; {labels}."
+    if row["sd_expected"] == 0:
+        note += " The labels leave no room for agreement: every rewiring shares as many."
     if not every:
         note += f" By the published null {row['published_shared']:,} against {row['published_expected']:.1f}."
     overlap = Answer(

@@ -25,6 +25,9 @@ LISTED = 50
 """Targets per source and layer that the published comparison keeps."""
 BINS = 256
 """Classes of strength, equally wide in its logarithm, in which a source's edges are counted for the intervals."""
+COMPARED = 0.5
+"""Part of the edges that is compared, of the run with the smaller share of edges: with all of them, sources could not
+be reweighted without running out of edges."""
 CURVE_POINTS = 40
 PUBLISHED = (
     f"ratio of the means over the {LISTED} strongest targets per source and layer. With a smaller dictionary "
@@ -152,7 +155,7 @@ def _compare(
 ) -> dict:
     """Row of `input_size`."""
     both = list(found.values())
-    share = min(one.share for one in both)
+    share = COMPARED * min(one.share for one in both)
     row = {
         **dict(zip(("first", "second"), pair, strict=True)),
         **dict.fromkeys((column.name for column in INPUT_SIZE[3:]), nan),

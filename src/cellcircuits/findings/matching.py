@@ -8,6 +8,7 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+from scipy.special import gammaln
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
@@ -20,6 +21,8 @@ from cellcircuits.tables import empty_table, make_table
 
 QUESTION = "matching"
 STATISTIC = "share of the first run's edges between matched features whose partners are an edge of the second"
+FEWEST_ARRANGEMENTS = 20
+"""With fewer ways to permute no p could be below 0.05."""
 PERMUTED = "partners permuted among the second run's matched features of the same layer and class of firing rate"
 CEILING_MISSING = (
     "Not measured: how much reseeded autoencoders of one model agree. Train and trace a second run with another "
@@ -89,6 +92,7 @@ def _compare(
     )
     strata = [rate_strata(second, m.second, settings.match_rate_bins) for m in (sources, targets)]
     both, popularity = (permuted_shares(edges, strata[0], strata[1], alone, draws, rng) for alone in (False, True))
+    arrangements = count_arrangements(strata[0])
     ends = source[in_first], target[in_first]
     snr = edges.snr_first[in_first], edges.snr_second[in_second]
     signs = sign_agreement(*snr, *ends, draws, rng)
@@ -105,7 +109,8 @@ def _compare(
         "chance_share": both.mean,
         "p_value": both.p_value,
         "popularity_share": popularity.mean,
-        "popularity_p_value": popularity.p_value,
+        "popularity_p_value": popularity.p_value if arrangements >= FEWEST_ARRANGEMENTS else nan,
+        "n_arrangements": arrangements,
         "interval_low": low,
         "interval_high": high,
         "share_same_sign": signs.value,
@@ -118,6 +123,12 @@ def _compare(
         "correlation_high": correlation.high,
         "correlation_p_value": correlation.p_value,
     }
+
+
+def count_arrangements(strata: np.ndarray) -> float:
+    """Permutations within these strata: product of the factorials of their sizes, 1e300 at most."""
+    logarithm = gammaln(1.0 + np.unique(strata, return_counts=True)[1]).sum()
+    return float(np.exp(min(logarithm, 300 * np.log(10))).round())
 
 
 def _features(names: dict, role: str, first: Evidence, second: Evidence, matches: Matches) -> pd.DataFrame:
@@ -155,9 +166,16 @@ def _answers(row: dict, back: dict) -> list[Answer]:
         note=f"{row['n_found']:,} of {row['n_edges']:,} edges; {matched}. The other way around "
         f"{back['share_found']:.1%}, by chance {back['chance_share']:.1%}. The published consensus uses labels only.",
     )
+    asked = f"Does it matter which source of {first} it is, beyond how many edges each target has?"
+    if not np.isfinite(row["popularity_p_value"]):
+        few = (
+            f"The matched sources can be permuted in {row['n_arrangements']:.0f} ways only. Trace more sources in both "
+            "runs, or lower findings.match_rate_bins."
+        )
+        return [share, untestable(QUESTION, asked, STATISTIC, few), *_effect_answers(row)]
     which = replace(
         share,
-        asked=f"Does it matter which source of {first} it is, beyond how many edges each target has?",
+        asked=asked,
         baseline=row["popularity_share"],
         baseline_is=f"{PERMUTED}, of sources only: every target keeps its number of edges",
         p_value=row["popularity_p_value"],

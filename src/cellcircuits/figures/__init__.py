@@ -1,0 +1,1 @@
+"""One figure per question: what was found, as matplotlib figures that belong to no window."""
