@@ -4,12 +4,10 @@ python scripts/write_docs.py
 """
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 from cellcircuits.autoencoders import CONFIG_FILE, WEIGHTS_FILE
 from cellcircuits.export import ENDINGS
-from cellcircuits.findings.consensus import Consensus
 from cellcircuits.formats import FORMAT_VERSION
 from cellcircuits.model_shape import model_shape
 from cellcircuits.moments import GENE_STATISTICS, STATISTICS
@@ -272,8 +270,8 @@ OUTSIDE = f"""## Files outside a run
 and Cytoscape) and `--format cytoscape` (`edges{ENDINGS["cytoscape"]}`) write a directed graph: a node per feature, for
 example `L3_F17`, with layer, feature, label, firing_rate and top_genes; an edge per edge with its numeric columns.
 
-`cellcircuits demo` writes, beside its run folders, `consensus.parquet` (table `consensus`) and `consensus.json` with
-{", ".join(f"`{field.name}`" for field in fields(Consensus) if field.name != "pairs")}.
+`cellcircuits demo` writes, beside its run folders, `consensus.parquet` and `consensus_overlap.parquet` (tables
+`consensus` and `consensus_overlap`).
 """
 
 

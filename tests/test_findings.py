@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import permutations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ import pytest
 from cellcircuits.evidence import make_evidence
 from cellcircuits.findings.attenuation import attenuation
 from cellcircuits.findings.circuits import circuits, labelled_edges
-from cellcircuits.findings.consensus import consensus, rewired
 from cellcircuits.findings.hubs import hubs
 from cellcircuits.tables import TABLES, empty_table, make_table
 
@@ -327,102 +326,3 @@ def test_no_pairs_of_labels(labels):
     found = circuits(make_evidence(random_edges(np.random.default_rng(0), 60), features_with(labels)))
     assert found.empty and list(found) == [c.name for c in TABLES["circuits"]]
     assert circuits(make_evidence(random_edges(np.random.default_rng(0), 0), features_with(labels))).empty
-
-
-# ------------------------------------------------------------------------------------------------ consensus
-
-
-def labelled_pairs(pairs: list[tuple[str, str]], snr: np.ndarray | None = None) -> pd.DataFrame:
-    frame = pd.DataFrame(pairs, columns=["source_label", "target_label"], dtype=object)
-    return frame.assign(snr=np.ones(len(pairs)) if snr is None else snr)
-
-
-def random_pairs(rng: np.random.Generator, popularity: np.ndarray) -> pd.DataFrame:
-    """Each ordered pair of labels is connected on its own, more often between popular ones."""
-    odds = np.outer(popularity, popularity)
-    connected = rng.random(odds.shape) < odds / (1 + odds)
-    return labelled_pairs([(f"t{s}", f"t{t}") for s, t in zip(*np.nonzero(connected), strict=True)])
-
-
-def test_consensus_equals_loops():
-    rng = np.random.default_rng(0)
-    names = np.array(["", "a", "b", "c", "d", "e"])
-    tables = [
-        labelled_pairs([(names[s], names[t]) for s, t in rng.integers(6, size=(25, 2))], rng.normal(size=25))
-        for _ in range(2)
-    ]
-    found = consensus(*tables, draws=20, seed=0)
-    snr = [{}, {}]
-    for side, table in zip(snr, tables, strict=True):
-        for row in table.to_dict("records"):
-            if row["source_label"] and row["target_label"] and row["source_label"] != row["target_label"]:
-                side.setdefault((row["source_label"], row["target_label"]), []).append(row["snr"])
-    shared = sorted(set(snr[0]) & set(snr[1]))
-    assert (found.n_first, found.n_second, found.n_shared) == (len(snr[0]), len(snr[1]), len(shared))
-    rows = {(r["source_label"], r["target_label"]): r for r in found.pairs.to_dict("records")}
-    assert sorted(rows) == shared != []
-    agree = []
-    for pair in shared:
-        means = [np.mean(side[pair]) for side in snr]
-        agree.append(means[0] * means[1] > 0)
-        assert (rows[pair]["n_edges_first"], rows[pair]["n_edges_second"]) == tuple(len(side[pair]) for side in snr)
-        assert (rows[pair]["mean_snr_first"], rows[pair]["mean_snr_second"]) == pytest.approx(tuple(means))
-        assert rows[pair]["same_sign"] == agree[-1]
-    assert found.share_same_sign == np.mean(agree)
-    negative = [np.mean([np.mean(v) < 0 for v in side.values()]) for side in snr]
-    assert found.expected_same_sign == pytest.approx(negative[0] * negative[1] + (1 - negative[0]) * (1 - negative[1]))
-
-
-def test_rewired_graphs_keep_degrees_and_have_no_loops():
-    rng = np.random.default_rng(0)
-    graph = rng.random((12, 12)) < 0.3
-    np.fill_diagonal(graph, False)
-    graphs = rewired(graph, 50, rng)
-    assert (graphs.sum(1) == graph.sum(0)).all() and (graphs.sum(2) == graph.sum(1)).all()
-    assert not graphs[:, range(12), range(12)].any()
-    assert len({g.tobytes() for g in graphs}) == 50
-
-
-def test_every_graph_is_equally_likely():
-    """One link from and to each of five nodes, none to itself: the 44 derangements."""
-    every = [np.eye(5, dtype=bool)[list(p)] for p in permutations(range(5)) if all(i != to for i, to in enumerate(p))]
-    drawn = Counter(g.tobytes() for g in rewired(every[0], 4400, np.random.default_rng(0)))
-    assert set(drawn) == {g.tobytes() for g in every} and len(every) == 44
-    # 100 expected of each, standard deviation 10
-    assert 55 < min(drawn.values()) and max(drawn.values()) < 145
-
-
-@pytest.mark.parametrize("popularity", [np.full(12, 1.5), 3 / np.arange(1, 16), np.full(20, 0.2)])
-def test_independent_runs_do_not_agree(popularity):
-    """Dense graphs, graphs with popular labels, sparse graphs."""
-    p, ratio = [], []
-    for draw in range(40):
-        rng = np.random.default_rng(draw)
-        found = consensus(random_pairs(rng, popularity), random_pairs(rng, popularity), 100, draw)
-        p.append(found.p_value)
-        ratio.append((found.n_shared + 1) / (found.n_expected + 1))
-    assert sum(value <= 0.05 for value in p) < 6
-    assert 0.85 < np.mean(ratio) < 1.15
-
-
-def test_runs_that_share_pairs_agree():
-    rng = np.random.default_rng(0)
-    first = random_pairs(rng, np.full(15, 0.4))
-    second = pd.concat([first.sample(frac=0.6, random_state=0), random_pairs(rng, np.full(15, 0.2))])
-    found = consensus(first, second, 200, 0)
-    assert found.p_value == pytest.approx(1 / 201)
-    assert found.n_shared > 1.5 * found.n_expected
-
-
-def test_the_same_seed_gives_the_same_numbers():
-    rng = np.random.default_rng(0)
-    first, second = random_pairs(rng, np.full(8, 0.5)), random_pairs(rng, np.full(8, 0.5))
-    assert consensus(first, second, 50, 3).n_expected == consensus(first, second, 50, 3).n_expected
-
-
-def test_nothing_to_agree_on():
-    nothing, something = labelled_pairs([]), labelled_pairs([("a", "b"), ("b", "a"), ("a", "a")])
-    for first, second in ((nothing, something), (something, nothing), (nothing, nothing)):
-        found = consensus(first, second, 10, 0)
-        assert (found.n_shared, found.p_value, len(found.pairs)) == (0, 1.0, 0)
-        assert np.isnan(found.share_same_sign)

@@ -34,14 +34,25 @@ def compare_runs(folders: Sequence[Path], out: Path, settings: FindingsSettings)
     """
     runs = _opened(folders)
     evidence = {name: _evidence(run) for name, run in runs.items()}
-    found = {
+    found = ask_of_runs(evidence, settings, _reseeded(runs))
+    _write(runs, evidence, found, out, settings)
+    return out
+
+
+def ask_of_runs(
+    evidence: dict[str, Evidence], settings: FindingsSettings, ceiling: tuple[str, str] | None = None
+) -> dict[str, Found]:
+    """What every question of a comparison finds, by its name.
+
+    `evidence`: of each run by its name, in the order in which they are reported, with the tables `feature_genes`,
+    `sources` and `tested`. `ceiling` names two runs that are the same model with autoencoders of different train.seed.
+    """
+    return {
         "consensus": consensus.ask(evidence, settings),
-        "matching": matching.ask(evidence, settings, _reseeded(runs)),
+        "matching": matching.ask(evidence, settings, ceiling),
         "input_size": input_size.ask(evidence, settings),
         "selection": selection.ask(evidence, settings),
     }
-    _write(runs, evidence, found, out, settings)
-    return out
 
 
 def _opened(folders: Sequence[Path]) -> dict[str, OpenRun]:

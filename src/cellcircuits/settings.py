@@ -393,12 +393,22 @@ class FindingsSettings:
     """Top genes of each feature that are correlated."""
     coexpression_sources: int = 300
     """Sources, drawn at random, that are compared with all their possible targets."""
+    match_min_cosine: float = 0.3
+    """Comparison of runs: least cosine of gene loadings from which two features count as the same."""
+    match_depth_bins: int = 6
+    """Comparison of runs: parts of the model's depth within which features are matched; if both runs have equally many
+    layers, these are the parts instead."""
+    match_rate_bins: int = 3
+    """Comparison of runs: classes of firing rate within which matches are permuted."""
+    selection_rate_bins: int = 10
+    """Comparison of runs: classes of firing rate within which differently selected sources are compared."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "max_q", "disease_max_p")
+        _check_ranges(self, *PROBABILITY, "max_q", "disease_max_p", "match_min_cosine")
         _check_ranges(self, 20, inf, "permutations", "disease_draws")
         _check_ranges(self, 1, inf, "gene_pairs_genes", "gene_pairs_kept", "coexpression_genes", "coexpression_sources")
-        _check_ranges(self, 1, inf, "strata_bins", "min_shared_genes")
+        _check_ranges(self, 1, inf, "strata_bins", "min_shared_genes", "match_depth_bins", "match_rate_bins")
+        _check_ranges(self, 1, inf, "selection_rate_bins")
         _check_ranges(self, 2, inf, "disease_min_genes", "min_stratum")
         _check_ranges(self, 0, inf, "seed", "disease_min_score", "coexpression_cells")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -98,7 +99,7 @@ def hypergeometric_enrichment(
     k, n, t = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(overlap, n_list, n_term))
     certain = k <= np.maximum(n + t - n_background, 0)
     k = np.maximum(k, np.maximum(n + t - n_background, 0))
-    log_first = _log_choose(t, k) + _log_choose(n_background - t, n - k) - _log_choose(n_background, n)
+    log_first = log_choose(t, k) + log_choose(n_background - t, n - k) - log_choose(n_background, n)
     term = np.exp(log_first)
     total = term.copy()
     for _ in range(int(np.max(np.minimum(n, t) - k, initial=0))):
@@ -110,7 +111,7 @@ def hypergeometric_enrichment(
     return np.where(certain, 1.0, np.minimum(total, 1.0))
 
 
-def _log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
+def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Logarithm of the number of ways to choose k of n; -inf where k > n."""
     return gammaln(np.asarray(n) + 1.0) - gammaln(k + 1.0) - gammaln(np.maximum(n - k + 1.0, 0.0))
 
@@ -206,3 +207,105 @@ def permuted_sums(blocks: Iterable[np.ndarray], draws: int, rng: np.random.Gener
             order = np.tile(members, (min(step, draws - start), 1))
             total[start : start + step] += block[members, rng.permuted(order, axis=1)].sum(axis=1)
     return total
+
+
+REWEIGHTED_AT_ONCE = 20_000_000
+"""Weights of observations that are held in memory together."""
+
+
+def reweighted_sums(values: np.ndarray, *clusters: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Column sums of `values` (observation, statistic) under random weights: (draw, statistic).
+
+    A bootstrap for statistics that are functions of sums. Every cluster gets a weight drawn from the exponential
+    distribution of mean 1 (the Bayesian bootstrap, Rubin 1981), and an observation the product of the weights of the
+    clusters that it belongs to, one of each kind (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary
+    order"). So observations that share a source, or a target, vary together. `clusters`: for each kind the whole
+    number of each observation's cluster, from 0.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n_clusters = [int(member.max(initial=-1)) + 1 for member in clusters]
+    sums = np.zeros((draws, values.shape[1]))
+    at_once = max(1, REWEIGHTED_AT_ONCE // max(len(values), *n_clusters, 1))
+    for start in range(0, draws, at_once):
+        n = min(at_once, draws - start)
+        weights = np.ones((n, len(values)), dtype=np.float32)
+        for member, n_members in zip(clusters, n_clusters, strict=True):
+            weights *= rng.standard_exponential((n, n_members), dtype=np.float32)[:, member]
+        sums[start : start + n] = weights @ values.astype(np.float32)
+    return sums
+
+
+def bootstrap_p(
+    value: float, null: float, draws: np.ndarray, n_clusters: int, alternative: Literal["two-sided", "greater"]
+) -> float:
+    """p of `value` against `null` from bootstrap draws of it: t = (value - null) / sd(draws), n_clusters - 1 df.
+
+    NaN with fewer than three clusters, or where the draws do not vary.
+    """
+    finite = draws[np.isfinite(draws)]
+    spread = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+    if n_clusters < 3 or not np.isfinite(value) or spread <= 0:
+        return float("nan")
+    t = (value - null) / spread
+    tail = scipy_stats.t.sf(abs(t) if alternative == "two-sided" else t, n_clusters - 1)
+    return float(min(1.0, 2 * tail if alternative == "two-sided" else tail))
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of the draws that are finite; NaN without any."""
+    finite = draws[np.isfinite(draws)]
+    if len(finite) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def van_elteren(values: np.ndarray, in_first: np.ndarray, strata: np.ndarray) -> float:
+    """Two-sided p of the stratified rank-sum test (van Elteren 1960): are `values` of the first group higher or lower?
+
+    T = sum over strata of (W - E[W]) / (n + 1), where W is the rank sum of the first group among the stratum's n
+    values, ties by mid-ranks; T / sd(T) is standard normal under the null of equal distributions within each stratum.
+    `values` are (observation,), `in_first` bool, `strata` whole numbers. NaN if no stratum holds both groups, or if
+    all values of such strata are equal.
+    """
+    total, variance = 0.0, 0.0
+    order = np.argsort(strata, kind="stable")
+    bounds = np.flatnonzero(np.diff(strata[order])) + 1
+    for members in np.split(order, bounds):
+        n, n_first = len(members), int(in_first[members].sum())
+        if n_first in (0, n):
+            continue
+        ranks = scipy_stats.rankdata(values[members])
+        total += (ranks[in_first[members]].sum() - n_first * (n + 1) / 2) / (n + 1)
+        # variance of a sum of n_first ranks drawn without replacement; ties lower that of the ranks
+        variance += n_first * (n - n_first) / n * ranks.var(ddof=1) / (n + 1) ** 2
+    return float(2 * scipy_stats.norm.sf(abs(total) / np.sqrt(variance))) if variance > 0 else float("nan")
+
+
+def rank_classes(values: np.ndarray, group: np.ndarray, n_classes: int) -> np.ndarray:
+    """int64 (observation,): class of each value, equally many values in each class of a group, from 0.
+
+    floor(n_classes (rank - 1/2) / n) among the n values of the group, equal values with their mean rank, so that they
+    share a class. `group` are whole numbers.
+    """
+    classes = np.zeros(len(values), dtype=np.int64)
+    order = np.argsort(group, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        rank = scipy_stats.rankdata(values[members])
+        classes[members] = n_classes * (rank - 0.5) / max(len(members), 1)
+    return classes
+
+
+def permutations_within(strata: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """`draws` random permutations of the places of `strata`, each of which keeps every place within its stratum."""
+    order = np.argsort(strata, kind="stable")
+    _, dense = np.unique(strata[order], return_inverse=True)
+    bits = max(1, (len(strata) - 1).bit_length())
+    place = np.arange(len(strata))
+    for _ in range(draws):
+        # numbers that carry their place are sorted several times faster than their places
+        chance = rng.integers(1 << 24, size=len(strata))
+        packed = np.sort((dense << 24 | chance) << bits | place)
+        permutation = np.empty(len(strata), dtype=np.int64)
+        permutation[order] = order[packed & (1 << bits) - 1]
+        yield permutation

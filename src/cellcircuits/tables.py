@@ -12,6 +12,7 @@ from cellcircuits.columns import (
     annotate,
     answers,
     biology,
+    comparison,
     edges,
     findings,
     genes,
@@ -24,7 +25,7 @@ from cellcircuits.columns import (
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
-_MODULES = (train, annotate, trace, edges, findings, graph, biology, genes, screens, answers, structure)
+_MODULES = (train, annotate, trace, edges, findings, graph, biology, genes, screens, comparison, answers, structure)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""

@@ -1,4 +1,4 @@
-"""Tables of stage `findings` and of the comparison of runs."""
+"""Tables of stage `findings`."""
 
 from cellcircuits.columns import columns
 
@@ -50,22 +50,11 @@ source_genes | string | - | Top genes of the strongest edge's source, separated 
 target_genes | string | - | Top genes of the strongest edge's target, separated by ";"
 """)
 
-CONSENSUS = columns("""
-source_label | string | - | Label of the source features
-target_label | string | - | Label of the target features
-n_edges_first | int64 | edges | Edges in the first run
-n_edges_second | int64 | edges | Edges in the second run
-mean_snr_first | float64 | 1 | Mean signal-to-noise ratio in the first run
-mean_snr_second | float64 | 1 | Mean signal-to-noise ratio in the second run
-same_sign | bool | - | Whether both means have the same sign
-""")
-
 TABLES = {
     "attenuation": ATTENUATION,
     "hubs": HUBS,
     "signs": SIGNS,
     "circuits": CIRCUITS,
-    "consensus": CONSENSUS,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
@@ -74,6 +63,5 @@ ROWS = {
     "hubs": 'One row per ablated feature ("out") and per target of an edge ("in").',
     "signs": "One row per rule: the share of negative effects beside the share that the rule alone makes.",
     "circuits": "One row per ordered pair of different labels that an edge joins.",
-    "consensus": "One row per ordered pair of labels that two runs connect. Made by `cellcircuits demo`.",
 }
 """What a row is."""

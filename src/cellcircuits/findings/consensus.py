@@ -1,109 +1,279 @@
-"""Do two models agree? Pairs of gene programs that are connected in both, against a null that keeps popularity."""
+"""Do runs agree on which gene program acts on which, beyond what the popularity of the programs explains?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import combinations
+from math import nan
 
 import numpy as np
 import pandas as pd
 
-from cellcircuits.tables import make_table
+from cellcircuits.answers import Answer, Found, untestable
+from cellcircuits.evidence import Evidence
+from cellcircuits.paired_effects import Agreement, sign_agreement
+from cellcircuits.program_overlap import (
+    Overlap,
+    published_overlap,
+    ratio_interval,
+    share_interval,
+    shared_pairs,
+    shuffled_overlap,
+)
+from cellcircuits.rewiring import rewired
+from cellcircuits.run_programs import ProgramPairs, by_pair, program_pairs
+from cellcircuits.settings import FindingsSettings
+from cellcircuits.tables import empty_table, make_table
 
-DRAWS_AT_ONCE = 200
-"""Random graphs held in memory together."""
-TRADES_PER_SOURCE = 20
-"""Trades per source after which a graph has forgotten where it came from (measured on the smallest graphs)."""
+QUESTION = "consensus"
+ALL_RUNS = "all runs"
+STATISTIC = "pairs of gene programs joined in both runs, relative to chance"
+REWIRED = (
+    "joined pairs rewired at random, every label keeps its number of pairs as a source and as a target; what is "
+    "permuted is which source leads to which target"
+)
+SHUFFLED = (
+    "target labels permuted among the edges of each pair of layers: sources keep their edges, labels their numbers of "
+    "edges; what is permuted is which source leads to which label"
+)
+PUBLISHED = (
+    "shared pairs / mean under random renaming of one run's labels (pairs of equal labels included). Renaming also "
+    "destroys how common each label is, so it counts shared popularity as agreement. The paper: 1,142 shared, 107 "
+    "expected, 10.6x"
+)
+SIGNS_INDEPENDENT = "signs of the shared pairs drawn independently, with each run's share of negative ones"
 
 
-@dataclass(frozen=True)
-class Consensus:
-    """Overlap of the connected pairs of labels of two runs."""
+def ask(runs: dict[str, Evidence], settings: FindingsSettings) -> Found:
+    """Tables `consensus`, `consensus_overlap` and `held_out`; three answers per pair of runs."""
+    if len(runs) < 2:
+        note = "A consensus needs two runs or more. Name a second run."
+        asked = "Do the runs join the same pairs of gene programs?"
+        return Found({}, [untestable(QUESTION, asked, STATISTIC, note)])
+    names, found = program_pairs(runs)
+    draws, rng = settings.permutations, np.random.default_rng(settings.seed)
+    overlaps = [_compare(a, b, found, draws, rng) for a, b in combinations(runs, 2)]
+    held = []
+    if len(runs) > 2:
+        overlaps.append(_compare_all(found, draws, rng))
+        held = [_hold_out(name, found, draws, rng) for name in runs]
+    tables = {
+        QUESTION: consensus_table(names, found),
+        "consensus_overlap": make_table("consensus_overlap", pd.DataFrame(overlaps)),
+        "held_out": make_table("held_out", pd.DataFrame(held)) if held else empty_table("held_out"),
+    }
+    answers = [answer for row in overlaps for answer in _answers(row)] + [_held_answer(row) for row in held]
+    return Found(tables, answers)
 
-    pairs: pd.DataFrame
-    """Table `consensus`: the shared ordered pairs."""
-    n_first: int
-    """Ordered pairs of different labels, both occurring in either run, that the first run connects."""
-    n_second: int
-    n_shared: int
-    n_expected: float
-    """Mean number of shared pairs when the second run's pairs are rewired at random."""
-    p_value: float
-    """Share of rewirings with at least as many shared pairs, 1 added to both counts."""
-    share_same_sign: float
-    """Share of the shared pairs in which both mean effects have the same sign; NaN without shared pairs."""
-    expected_same_sign: float
-    """The same share if signs were independent, from each run's share of negative pairs."""
+
+def _compare(first: str, second: str, found: dict[str, ProgramPairs], draws: int, rng: np.random.Generator) -> dict:
+    """Row of `consensus_overlap`."""
+    a, b = found[first], found[second]
+    sources, targets = a.can_be_source & b.can_be_source, a.can_be_target & b.can_be_target
+    inner_a, inner_b = a.among(sources, targets), b.among(sources, targets)
+    overlap, in_a, in_b = shared_pairs(inner_a, inner_b, draws, rng)
+    snr = inner_a.mean_snr[in_a], inner_b.mean_snr[in_b]
+    signs = sign_agreement(*snr, inner_a.source[in_a], inner_a.target[in_a], draws, rng)
+    published, shuffled = published_overlap(a, b), shuffled_overlap(inner_a, b, overlap.n_shared)
+    labels = int(a.known.sum()), int(b.known.sum()), int((a.known & b.known).sum())
+    n_same = int((np.sign(snr[0]) == np.sign(snr[1])).sum())
+    return _row((first, second), labels, (len(inner_a), len(inner_b)), overlap, published, shuffled, signs, n_same)
 
 
-def consensus(first: pd.DataFrame, second: pd.DataFrame, draws: int, seed: int) -> Consensus:
-    """Shared ordered (source label, target label) pairs of two tables of labelled edges.
+def _row(runs, labels, sizes, overlap: Overlap, published, shuffled, signs: Agreement, n_same: int) -> dict:
+    return {
+        **dict(zip(("first", "second"), runs, strict=True)),
+        **dict(zip(("n_labels_first", "n_labels_second", "n_labels_shared"), labels, strict=True)),
+        **dict(zip(("n_first", "n_second"), sizes, strict=True)),
+        "n_shared": overlap.n_shared,
+        "n_expected": overlap.n_expected,
+        "sd_expected": float(overlap.drawn.std()) if len(overlap.drawn) else nan,
+        "enrichment": overlap.ratio,
+        "interval_low": overlap.low,
+        "interval_high": overlap.high,
+        "p_value": overlap.p_value if len(overlap.drawn) else nan,
+        "shuffled_expected": shuffled[0],
+        "shuffled_p_value": shuffled[1],
+        "published_shared": published[0],
+        "published_expected": published[1],
+        "published_enrichment": published[0] / published[1] if published[1] > 0 else nan,
+        "n_same_sign": n_same,
+        "share_same_sign": n_same / overlap.n_shared if overlap.n_shared else nan,
+        "expected_same_sign": signs.expected,
+        "sign_low": signs.low,
+        "sign_high": signs.high,
+        "sign_p_value": signs.p_value,
+    }
 
-    Null: the second run's connected pairs are rewired at random, with every label keeping the number of pairs that it
-    has as a source and as a target, each pair at most once. (Permuting target labels would make duplicates, hence fewer
-    pairs and too small an overlap; the published null relabels all programs alike and so counts shared popularity as
-    agreement.) Pairs of equal labels are left out.
+
+def _compare_all(found: dict[str, ProgramPairs], draws: int, rng: np.random.Generator) -> dict:
+    """Row of `consensus_overlap` for all runs: shared pairs summed over the pairs of runs, each run rewired.
+
+    A pair of labels that n runs join counts n (n - 1) / 2 times; only labels that all runs have.
     """
-    a, b = _pairs(first), _pairs(second)
-    shared = a.merge(b, on=["source_label", "target_label"], suffixes=("_first", "_second"))
-    shared["same_sign"] = np.sign(shared["mean_snr_first"]) == np.sign(shared["mean_snr_second"])
-    counts = _random_overlaps(a, b, draws, np.random.default_rng(seed))
-    negative_a, negative_b = (a["mean_snr"] < 0).mean(), (b["mean_snr"] < 0).mean()
-    shared = shared.sort_values(
-        ["n_edges_first", "n_edges_second", "source_label", "target_label"], ascending=[False, False, True, True]
+    every = list(found.values())
+    sources = np.logical_and.reduce([pairs.can_be_source for pairs in every])
+    targets = np.logical_and.reduce([pairs.can_be_target for pairs in every])
+    inner = [pairs.among(sources, targets) for pairs in every]
+
+    def shared_by_source(graphs) -> np.ndarray:
+        count = np.zeros((len(sources), len(sources)), dtype=np.int16)
+        for source, target in graphs:
+            count[source, target] += 1
+        return (count * (count - (count > 0)) // 2).sum(axis=1)
+
+    observed = shared_by_source((pairs.source, pairs.target) for pairs in inner)
+    start = int(rng.integers(draws + 1))
+    chains = [rewired(pairs.source, pairs.target, draws, rng, start) for pairs in inner if len(pairs)]
+    random = np.array([shared_by_source(graphs) for graphs in zip(*chains, strict=True)])
+    low, high = ratio_interval(observed, random.mean(axis=0) if len(random) else observed * 0.0, draws, rng)
+    overlap = Overlap(int(observed.sum()), random.sum(axis=1) if len(random) else random, low, high)
+    known = np.array([pairs.known for pairs in every])
+    labels = int(known.any(axis=0).sum()), 0, int(known.all(axis=0).sum())
+    table = by_pair(inner)
+    n_same = int(sum((table[n] * (table[n] - 1) // 2).sum() for n in ("n_negative", "n_positive")))
+    return _row((ALL_RUNS, ""), labels, (len(table), 0), overlap, (0, nan), (nan, nan), Agreement(), n_same)
+
+
+def _hold_out(name: str, found: dict[str, ProgramPairs], draws: int, rng: np.random.Generator) -> dict:
+    """Row of `held_out`: pairs that at least two of the other runs join, looked for in this one."""
+    left_out, others = found[name], [pairs for run, pairs in found.items() if run != name]
+    sources = left_out.can_be_source & (np.sum([pairs.can_be_source for pairs in others], axis=0) >= 2)
+    targets = left_out.can_be_target & (np.sum([pairs.can_be_target for pairs in others], axis=0) >= 2)
+    table = by_pair([pairs.among(sources, targets) for pairs in others])
+    kept = table[table["n_runs"] >= 2]
+    columns = {column: kept[column].to_numpy() for column in ("source", "target", "n_edges", "mean_snr")}
+    consensus = replace(left_out, **columns)
+    own = left_out.among(sources, targets)
+    overlap, _, hits = shared_pairs(consensus, own, draws, rng)
+    low, high = share_interval(
+        np.bincount(own.source[hits], minlength=len(sources)),
+        np.bincount(consensus.source, minlength=len(sources)),
+        draws,
+        rng,
     )
-    return Consensus(
-        pairs=make_table("consensus", shared.reset_index(drop=True)),
-        n_first=len(a),
-        n_second=len(b),
-        n_shared=len(shared),
-        n_expected=float(counts.mean()) if len(counts) else 0.0,
-        p_value=float((1 + (counts >= len(shared)).sum()) / (1 + len(counts))),
-        share_same_sign=float(shared["same_sign"].mean()) if len(shared) else float("nan"),
-        expected_same_sign=float(negative_a * negative_b + (1 - negative_a) * (1 - negative_b)),
+    return {
+        "run": name,
+        "n_pairs": len(own),
+        "n_consensus": len(consensus),
+        "n_found": overlap.n_shared,
+        "n_expected": overlap.n_expected,
+        "recall": overlap.n_shared / len(own) if len(own) else nan,
+        "expected_recall": overlap.n_expected / len(own) if len(own) else nan,
+        "precision": overlap.n_shared / len(consensus) if len(consensus) else nan,
+        "expected_precision": overlap.n_expected / len(consensus) if len(consensus) else nan,
+        "interval_low": low,
+        "interval_high": high,
+        "p_value": overlap.p_value if len(overlap.drawn) else nan,
+    }
+
+
+def consensus_table(names: np.ndarray, found: dict[str, ProgramPairs]) -> pd.DataFrame:
+    """Table `consensus`: pairs of different labels that at least two runs join, most runs and edges first."""
+    different = {run: pairs.among(*[np.ones(len(names), dtype=bool)] * 2) for run, pairs in found.items()}
+    table = by_pair(list(different.values()))
+    table = table[table["n_runs"] >= 2].reset_index(drop=True)
+    key = table["source"].to_numpy() * len(names) + table["target"].to_numpy()
+    chance, members = np.zeros(len(table)), np.full(len(table), "", dtype=object)
+    for run, pairs in different.items():
+        leaving = np.bincount(pairs.source, minlength=len(names))[table["source"]]
+        reaching = np.bincount(pairs.target, minlength=len(names))[table["target"]]
+        chance += np.minimum(1.0, leaving * reaching / max(len(pairs), 1))
+        joined = np.isin(key, pairs.source * len(names) + pairs.target)
+        members[joined] += f";{run}"
+    table = table.assign(
+        source_label=names[table["source"]],
+        target_label=names[table["target"]],
+        runs=[text[1:] for text in members],
+        chance_runs=chance,
+    ).drop(columns=["source", "target", "n_positive"])
+    order = ["n_runs", "n_edges", "source_label", "target_label"]
+    return make_table(QUESTION, table.sort_values(order, ascending=[False, False, True, True], ignore_index=True))
+
+
+def _answers(row: dict) -> list[Answer]:
+    """How many pairs are shared, and whether their signs agree."""
+    every = row["first"] == ALL_RUNS
+    who = ALL_RUNS if every else f"{row['first']} and {row['second']}"
+    statistic = f"{STATISTIC}, summed over the pairs of runs" if every else STATISTIC
+    asked = f"Do {who} join the same pairs of gene programs?"
+    labels = f"{row['n_labels_shared']:,} labels are common to {who}"
+    if not np.isfinite(row["enrichment"]):
+        sizes = f"they join {row['n_first']:,} and {row['n_second']:,} ordered pairs of labels that both could join"
+        more = "Trace more sources, or annotate with the same gene sets."
+        return [untestable(QUESTION, asked, statistic, f"Nothing to compare: {labels}; {sizes}. {more}")]
+    note = f"{row['n_shared']:,} pairs joined, {row['n_expected']:.1f} by chance; {labels}."
+    if row["sd_expected"] == 0:
+        note += " The labels leave no room for agreement: every rewiring shares as many."
+    if not every:
+        note += f" By the published null {row['published_shared']:,} against {row['published_expected']:.1f}."
+    overlap = Answer(
+        QUESTION,
+        asked,
+        statistic,
+        value=row["enrichment"],
+        baseline=1.0,
+        baseline_is=f"{'each run' if every else row['second']}: {REWIRED}",
+        low=row["interval_low"],
+        high=row["interval_high"],
+        p_value=row["p_value"],
+        published=row["published_enrichment"],
+        published_is="" if every else PUBLISHED,
+        unit="ratio",
+        note=note,
+    )
+    if every:
+        return [overlap]
+    scale = row["n_expected"] / row["shuffled_expected"] if row["shuffled_expected"] > 0 else nan
+    shuffled = replace(
+        overlap,
+        asked=f"Do {who} join the same pairs of gene programs, beyond how many edges each program has?",
+        value=row["enrichment"] * scale,
+        baseline_is=f"{row['second']}: {SHUFFLED}",
+        low=row["interval_low"] * scale,
+        high=row["interval_high"] * scale,
+        p_value=row["shuffled_p_value"],
+        note=f"{row['n_shared']:,} pairs joined, {row['shuffled_expected']:.1f} by chance, exact.",
+    )
+    return [overlap, shuffled, _sign_answer(row, who)]
+
+
+def _sign_answer(row: dict, who: str) -> Answer:
+    asked = f"Do the pairs of gene programs that {who} share have the same sign?"
+    statistic = "share of the shared pairs whose mean snr has the same sign in both"
+    if not row["n_shared"]:
+        return untestable(QUESTION, asked, statistic, "No pair of gene programs is shared.")
+    return Answer(
+        QUESTION,
+        asked,
+        statistic,
+        value=row["share_same_sign"],
+        baseline=row["expected_same_sign"],
+        baseline_is=SIGNS_INDEPENDENT,
+        low=row["sign_low"],
+        high=row["sign_high"],
+        p_value=row["sign_p_value"],
+        unit="share",
+        note=f"{row['n_same_sign']:,} of {row['n_shared']:,} shared pairs. The published consensus ignores the sign.",
     )
 
 
-def _pairs(labelled: pd.DataFrame) -> pd.DataFrame:
-    """Connected pairs of different labels: n_edges and mean_snr."""
-    named = labelled[(labelled["source_label"] != "") & (labelled["target_label"] != "")]
-    named = named[named["source_label"] != named["target_label"]]
-    grouped = named.groupby(["source_label", "target_label"])["snr"]
-    return grouped.agg(n_edges="size", mean_snr="mean").reset_index()
-
-
-def _random_overlaps(a: pd.DataFrame, b: pd.DataFrame, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Number of pairs of `a` in each of `draws` random rewirings of `b`."""
-    if a.empty or b.empty:
-        return np.zeros(0)
-    names = pd.Index(np.unique(np.concatenate([f[c] for f in (a, b) for c in ("source_label", "target_label")])))
-
-    def connected(frame: pd.DataFrame) -> np.ndarray:
-        matrix = np.zeros((len(names), len(names)), dtype=bool)
-        matrix[names.get_indexer(frame["source_label"]), names.get_indexer(frame["target_label"])] = True
-        return matrix
-
-    known, graph = connected(a), connected(b)
-    counts = [
-        (rewired(graph, min(DRAWS_AT_ONCE, draws - start), rng) & known).sum(axis=(1, 2))
-        for start in range(0, draws, DRAWS_AT_ONCE)
-    ]
-    return np.concatenate(counts)
-
-
-def rewired(graph: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Random graphs with the out- and in-degrees of `graph` (source, target), without links of a node to itself.
-
-    Curveball trades (Strona et al. 2014): two sources put the targets that only one of them has into a pot, and draw
-    from it at random as many as they put in. All draws are traded at once, (draw, source, target).
-    """
-    graphs = np.repeat(graph[None], draws, axis=0)
-    for _ in range(TRADES_PER_SOURCE * len(graph)):
-        i, j = rng.choice(len(graph), size=2, replace=False)
-        first, second = graphs[:, i], graphs[:, j]
-        pot = first ^ second
-        # neither of the two can be given to itself
-        pot[:, [i, j]] = False
-        drawn = np.where(pot, rng.random(pot.shape), np.inf).argsort(axis=1).argsort(axis=1)
-        to_first = drawn < (first & pot).sum(axis=1)[:, None]
-        graphs[:, i], graphs[:, j] = np.where(pot, to_first, first), np.where(pot, ~to_first, second)
-    return graphs
+def _held_answer(row: dict) -> Answer:
+    asked = f"Does the consensus of the other runs hold in {row['run']}?"
+    statistic = "precision: share of the pairs joined in at least two other runs that this run joins"
+    if not np.isfinite(row["p_value"]):
+        note = f"The others agree on {row['n_consensus']:,} pairs that it could join; it joins {row['n_pairs']:,}."
+        return untestable(QUESTION, asked, statistic, note)
+    return Answer(
+        QUESTION,
+        asked,
+        statistic,
+        value=row["precision"],
+        baseline=row["expected_precision"],
+        baseline_is=f"{row['run']}: {REWIRED}",
+        low=row["interval_low"],
+        high=row["interval_high"],
+        p_value=row["p_value"],
+        unit="share",
+        note=f"Recall {row['recall']:.1%}, by chance {row['expected_recall']:.1%}.",
+    )
