@@ -45,14 +45,7 @@ def synthetic_screen(
     rng = np.random.default_rng(seed)
     genes = np.array([f"G{i}" for i in range(n_genes)], dtype=object)
     sources = rng.choice(n_genes, size=n_sources, replace=False)
-    change = np.zeros((n_sources + 1, n_genes))
-    known = []
-    for row, source in enumerate(sources):
-        targets = rng.choice(np.delete(np.arange(n_genes), source), size=n_targets, replace=False)
-        signed = effect * rng.choice([-1.0, 1.0], size=n_targets)
-        change[row, targets] = signed
-        change[row, source] = np.log2(1 - efficacy)
-        known.append(pd.DataFrame({"source_gene": genes[source], "target_gene": genes[targets], "log_fc": signed}))
+    change, effects = _network(rng, genes, sources, n_targets, effect, efficacy)
     labels = [*genes[sources], control]
     guides = [
         (row, k) for row in range(n_sources + 1) for k in range(n_guides if row < n_sources else n_control_guides)
@@ -72,4 +65,19 @@ def synthetic_screen(
     table["gem_group"] = rng.integers(1, 4, len(table)).astype(str)
     table.index = [f"cell{i}" for i in range(len(table))]
     cells = ad.AnnData(sp.csr_matrix(np.vstack(blocks)), obs=table, var=pd.DataFrame(index=genes.astype(str)))
-    return SyntheticScreen(cells, pd.concat(known, ignore_index=True))
+    return SyntheticScreen(cells, effects)
+
+
+def _network(
+    rng: np.random.Generator, genes: np.ndarray, sources: np.ndarray, n_targets: int, effect: float, efficacy: float
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """(log2 change (perturbation, gene), the last row of the control; table of effects)."""
+    change = np.zeros((len(sources) + 1, len(genes)))
+    known = []
+    for row, source in enumerate(sources):
+        targets = rng.choice(np.delete(np.arange(len(genes)), source), size=n_targets, replace=False)
+        signed = effect * rng.choice([-1.0, 1.0], size=n_targets)
+        change[row, targets] = signed
+        change[row, source] = np.log2(1 - efficacy)
+        known.append(pd.DataFrame({"source_gene": genes[source], "target_gene": genes[targets], "log_fc": signed}))
+    return change, pd.concat(known, ignore_index=True)
