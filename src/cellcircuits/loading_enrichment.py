@@ -12,7 +12,8 @@ p is that of a gamma distribution with these three moments (Pearson III). Lists 
 where this p is below `SCREEN` it is computed anew from the distribution itself, by convolution over the genes of the
 list: a gene is in the random set with chance (k_b - h) / (N_b - i) if h of the i genes of its stratum before it are. In
 strata of `LARGE_STRATUM` genes or more this is k_b / N_b for all that matters. Scores are rounded up to 1 / 64 of T,
-which makes p somewhat too large, up to twofold. Above `SCREEN` p may be too small, in tests by up to a third; nothing is called there.
+which makes p somewhat too large, up to twofold. Above `SCREEN` p may be too small, in tests by up to a third; nothing
+is called there.
 """
 
 from __future__ import annotations
@@ -134,11 +135,12 @@ class LoadingNull:
         # chances by genes of the stratum that are in the set, and by the loading so far in 1 / LEVELS of T
         state = np.zeros((len(feature), depth, LEVELS))
         state[:, 0, 0] = 1.0
-        reached, seen, last = (np.zeros(len(feature)) for _ in range(3))
+        reached, seen = np.zeros(len(feature)), np.zeros(len(feature))
+        last = np.zeros(len(feature), dtype=np.int64)
         for place in range(int(self.length[feature].max(initial=0))):
             entry = np.minimum(self.scores.indptr[feature] + place, self.scores.nnz - 1)
             listed = place < self.length[feature]
-            code = np.where(listed, self.listed_stratum[entry], last).astype(np.int64)
+            code = np.where(listed, self.listed_stratum[entry], last)
             if depth > 1:
                 fresh = code != last
                 state[fresh, 0] = state[fresh].sum(axis=1)
