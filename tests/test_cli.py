@@ -123,10 +123,13 @@ def test_help_imports_nothing_heavy(arguments):
 
 WITHOUT_TORCH = """
 import sys
+from importlib.machinery import ModuleSpec
 class NoTorch:
+    # libraries may ask whether there is a torch; importing it fails
     def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            raise ImportError("there is no torch here")
+        return ModuleSpec(name, self) if name == "torch" else None
+    def create_module(self, spec):
+        raise ImportError("there is no torch here")
 sys.meta_path.insert(0, NoTorch())
 from cellcircuits.cli import main
 for arguments in (["edges", "--min-cells", "10"], ["findings"], ["atlas"], ["status"], ["summary"], ["export"]):

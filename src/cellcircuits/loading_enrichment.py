@@ -135,11 +135,12 @@ class LoadingNull:
         # chances by genes of the stratum that are in the set, and by the loading so far in 1 / LEVELS of T
         state = np.zeros((len(feature), depth, LEVELS))
         state[:, 0, 0] = 1.0
-        reached, seen, last = (np.zeros(len(feature)) for _ in range(3))
+        reached, seen = np.zeros(len(feature)), np.zeros(len(feature))
+        last = np.zeros(len(feature), dtype=np.int64)
         for place in range(int(self.length[feature].max(initial=0))):
             entry = np.minimum(self.scores.indptr[feature] + place, self.scores.nnz - 1)
             listed = place < self.length[feature]
-            code = np.where(listed, self.listed_stratum[entry], last).astype(np.int64)
+            code = np.where(listed, self.listed_stratum[entry], last)
             if depth > 1:
                 fresh = code != last
                 state[fresh, 0] = state[fresh].sum(axis=1)

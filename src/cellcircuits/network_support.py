@@ -25,6 +25,8 @@ from cellcircuits.stats import permuted_sums
 
 DEGREE_BINS = 5
 CURVE_POINTS = 30
+FEWEST_SOURCES = 5
+"""Source genes from which an interval is given: resampling fewer of them says nothing."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class _Counts:
         odds, share = _ratio(drawn[:, 0], drawn[:, 1]), _ratio(drawn[:, 2], drawn[:, 3])
         found = {"odds_ratio": float(_ratio(total[:1], total[1:2])[0])}
         for name, values in (("odds_ratio", odds), ("share", share)):
-            known = values[~np.isnan(values)]
+            known = values[~np.isnan(values)] if n >= FEWEST_SOURCES else values[:0]
             # no interpolation: the upper end may be infinite
             ends = np.quantile(known, [0.025, 0.975], method="inverted_cdf") if len(known) else (np.nan, np.nan)
             found |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}

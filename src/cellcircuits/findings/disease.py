@@ -167,7 +167,7 @@ def disease_table(
 
 
 def sets_table(sets: BackgroundSets, called: sp.csr_matrix, mixing: SharedLabels | None) -> pd.DataFrame:
-    """Table `disease_sets`, those with most features first."""
+    """Table `disease_sets`, most features first."""
     n_features = np.bincount(called.indices, minlength=len(sets.names))
     table = sets.names.rename(columns={"term": "disease", "n_term": "n_set"}).assign(n_features=n_features, n_edges=0)
     table = table.assign(n_expected=np.nan, sd_expected=np.nan, p_value=np.nan, q_value=np.nan)
@@ -287,8 +287,8 @@ def _same_answer(
         STATISTICS["same"],
         value=float(mixing.observed.sum()) / expected,
         baseline=1.0,
-        baseline_is="features are permuted with their diseases within layer, ablated or not, thirds of firing rate, "
-        "number of genes and number of edges; exact mean and variance",
+        baseline_is="features are permuted with their diseases within layer, ablated or not, thirds of number of edges, "
+        "firing rate and number of genes; exact mean and variance",
         low=low / expected,
         high=high / expected,
         p_value=mixing.total_p,
@@ -296,5 +296,6 @@ def _same_answer(
         published_is="odds ratio of sharing a disease x being an edge over all pairs, without strata (of one run: "
         "edges in the place of the published consensus)",
         note=f"{int(mixing.observed.sum()):,} edges, {expected:,.1f} expected; an edge counts once for each disease "
-        "that its ends share. The interval resamples sources.",
+        "that its ends share. They may list the same genes, as one feature found in two layers would. The interval "
+        "resamples sources.",
     )

@@ -169,10 +169,10 @@ def _support_answer(asked: str, statistic: str, row: dict) -> Answer:
     if not row["n_testable"]:
         missing = f"None of the {row['n_kept']:,} pairs has both genes in this network; give one of these genes."
         return untestable(QUESTION, asked, statistic, missing)
+    interval = f" ({row['odds_ratio_low']:.2f} to {row['odds_ratio_high']:.2f}, resampling source genes)"
     note = (
-        f"{row['n_supported']:,} of {row['n_testable']:,} testable pairs of {row['n_sources']:,} source genes; "
-        f"odds ratio {row['odds_ratio']:.2f} ({row['odds_ratio_low']:.2f} to {row['odds_ratio_high']:.2f}). "
-        "The interval resamples source genes."
+        f"{row['n_supported']:,} of {row['n_testable']:,} testable pairs of {row['n_sources']:,} source genes; odds "
+        f"ratio {row['odds_ratio']:.2f}{'' if np.isnan(row['odds_ratio_low']) else interval}."
     )
     return Answer(
         QUESTION,
