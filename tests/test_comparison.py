@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from math import isnan
 
 import numpy as np
@@ -89,4 +89,4 @@ def test_texts_of_a_figure_do_not_leave_it(found):
                 # labels of ticks outside of the limits are not drawn
                 names = [box for box in names if axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1]
                 assert names and all(box.x0 >= 0 for box in [*names, axes.yaxis.label.get_window_extent()])
-                assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(names) if low.y0 < high.y0)
+                assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(names) if low.y0 < high.y0)

@@ -13,7 +13,7 @@ from cellcircuits.answers import Found
 from cellcircuits.evidence import Evidence, make_evidence
 from cellcircuits.findings.consensus import ask
 from cellcircuits.paired_effects import rank_correlation, sign_agreement
-from cellcircuits.program_overlap import published_overlap, shared_pairs, shuffled_overlap
+from cellcircuits.program_overlap import affordable, published_overlap, shared_pairs, shuffled_overlap
 from cellcircuits.rewiring import rewired
 from cellcircuits.run_programs import ProgramPairs, program_pairs
 from cellcircuits.settings import FindingsSettings
@@ -207,6 +207,11 @@ def test_the_expected_overlap_is_that_of_link_swaps():
         slow.append((slow_rewiring(graph, rng, 100) & known).sum())
     assert overlap.n_expected == pytest.approx(np.mean(slow), abs=4 * np.std(slow) / np.sqrt(150))
     assert overlap.drawn.std() == pytest.approx(np.std(slow), rel=0.3)
+
+
+def test_large_graphs_are_rewired_less_often():
+    assert [affordable(1000, n) for n in (0, 16_000, 80_000, 10_000_000)] == [1000, 1000, 500, 200]
+    assert affordable(50, 10_000_000) == 50
 
 
 def test_a_link_from_a_node_to_itself_is_refused():

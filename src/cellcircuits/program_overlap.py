@@ -12,6 +12,10 @@ from cellcircuits.rewiring import rewired
 from cellcircuits.run_programs import ProgramPairs
 from cellcircuits.stats import interval, log_choose, reweighted_sums
 
+MOST_LINKS = 40_000_000
+"""Links drawn in all rewirings together; of larger graphs fewer are drawn, since their overlap varies less."""
+FEWEST_DRAWS = 200
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -40,6 +44,11 @@ class Overlap:
         return float((1 + (self.drawn >= self.n_shared).sum()) / (1 + len(self.drawn)))
 
 
+def affordable(draws: int, n_links: int) -> int:
+    """Rewirings of so many links: `draws`, or as many as MOST_LINKS allow, but at least FEWEST_DRAWS of those."""
+    return min(draws, max(FEWEST_DRAWS, MOST_LINKS // max(n_links, 1)))
+
+
 def shared_pairs(
     first: ProgramPairs, second: ProgramPairs, draws: int, rng: np.random.Generator
 ) -> tuple[Overlap, np.ndarray, np.ndarray]:
@@ -47,19 +56,19 @@ def shared_pairs(
 
     The interval is that of n_shared / n_expected when every source label gets a random weight in both.
     """
-    n_labels = len(first.known)
+    n_labels, rewirings = len(first.known), affordable(draws, len(second))
     row_of = np.full((n_labels, n_labels), -1, dtype=np.int32)
     row_of[first.source, first.target] = np.arange(len(first), dtype=np.int32)
     rows = row_of[second.source, second.target]
     in_first, in_second = rows[rows >= 0], np.flatnonzero(rows >= 0)
-    drawn, by_source = np.zeros(draws if len(first) and len(second) else 0), np.zeros(n_labels)
+    drawn, by_source = np.zeros(rewirings if len(first) and len(second) else 0), np.zeros(n_labels)
     if len(drawn):
-        for draw, (source, target) in enumerate(rewired(second.source, second.target, draws, rng)):
+        for draw, (source, target) in enumerate(rewired(second.source, second.target, rewirings, rng)):
             hit = row_of[source, target] >= 0
             drawn[draw] = hit.sum()
             by_source += np.bincount(source[hit], minlength=n_labels)
     observed = np.bincount(second.source[in_second], minlength=n_labels)
-    low, high = ratio_interval(observed, by_source / max(draws, 1), draws, rng)
+    low, high = ratio_interval(observed, by_source / max(rewirings, 1), draws, rng)
     return Overlap(len(in_first), drawn, low, high), in_first, in_second
 
 

@@ -28,7 +28,7 @@ sd_expected | float64 | pairs | Standard deviation of n_shared over the rewiring
 enrichment | float64 | ratio | n_shared / n_expected; NaN if nothing is expected
 interval_low | float64 | ratio | Lower end of its 95 % interval: the wider of source labels reweighted at random, and exact Poisson of the count
 interval_high | float64 | ratio | Upper end
-p_value | float64 | probability | (1 + rewirings with at least as many shared pairs) / (1 + rewirings)
+p_value | float64 | probability | (1 + rewirings with at least as many shared pairs) / (1 + rewirings); findings.permutations rewirings, fewer (200 at least) of graphs with more than 40,000 pairs
 shuffled_expected | float64 | pairs | Mean of n_shared when the target labels of the second run's edges are permuted within pairs of layers, exact; NaN for all runs
 shuffled_p_value | float64 | probability | Chance of at least n_shared pairs under these permutations, an upper bound
 published_shared | int64 | pairs | Shared pairs by the published count: pairs of equal labels included, all labels

@@ -42,10 +42,10 @@ def draw(found: Found) -> dict[str, Figure]:
         axes = new_axes(figure, left=0.75 + 3.95 * place, right=0.3 + 3.95 * (1 - place), top=1.15, bottom=0.6)
         _panel(axes, curves[curves["measure"] == measure], table[table["measure"] == measure], runs)
         axes.set(xlabel="Share of the tested pairs", ylabel=axis)
-    handles, names = figure.axes[0].get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles,
-        names,
+        labels,
         loc="upper left",
         bbox_to_anchor=(0.08, 0.85),
         ncols=4,

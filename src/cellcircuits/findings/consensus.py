@@ -14,6 +14,7 @@ from cellcircuits.evidence import Evidence
 from cellcircuits.paired_effects import Agreement, sign_agreement
 from cellcircuits.program_overlap import (
     Overlap,
+    affordable,
     published_overlap,
     ratio_interval,
     share_interval,
@@ -123,8 +124,9 @@ def _compare_all(found: dict[str, ProgramPairs], draws: int, rng: np.random.Gene
         return (count * (count - (count > 0)) // 2).sum(axis=1)
 
     observed = shared_by_source((pairs.source, pairs.target) for pairs in inner)
-    start = int(rng.integers(draws + 1))
-    chains = [rewired(pairs.source, pairs.target, draws, rng, start) for pairs in inner if len(pairs)]
+    rewirings = affordable(draws, sum(len(pairs) for pairs in inner))
+    start = int(rng.integers(rewirings + 1))
+    chains = [rewired(pairs.source, pairs.target, rewirings, rng, start) for pairs in inner if len(pairs)]
     random = np.array([shared_by_source(graphs) for graphs in zip(*chains, strict=True)])
     low, high = ratio_interval(observed, random.mean(axis=0) if len(random) else observed * 0.0, draws, rng)
     overlap = Overlap(int(observed.sum()), random.sum(axis=1) if len(random) else random, low, high)

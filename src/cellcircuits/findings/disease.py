@@ -287,8 +287,8 @@ def _same_answer(
         STATISTICS["same"],
         value=float(mixing.observed.sum()) / expected,
         baseline=1.0,
-        baseline_is="features are permuted with their diseases within layer, ablated or not, thirds of number of edges, "
-        "firing rate and number of genes; exact mean and variance",
+        baseline_is="features are permuted with their diseases within layer, ablated or not, thirds of number of "
+        "edges, firing rate and number of genes; exact mean and variance",
         low=low / expected,
         high=high / expected,
         p_value=mixing.total_p,
