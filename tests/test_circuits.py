@@ -11,7 +11,7 @@ from cellcircuits.evidence import make_evidence
 from cellcircuits.figures.circuits import draw
 from cellcircuits.findings.circuits import ask, circuits, label_codes, label_strata
 from cellcircuits.findings.convergence import strongest_edges
-from cellcircuits.overlaps import EXACT_EDGES, Strata, approximate_p, exact_p, overlap_cumulants, overlap_p
+from cellcircuits.measures.overlaps import EXACT_EDGES, Strata, approximate_p, exact_p, overlap_cumulants, overlap_p
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import made_up_evidence
 

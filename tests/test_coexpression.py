@@ -11,14 +11,14 @@ import pytest
 import scipy.sparse as sp
 from scipy.stats import binom, rankdata, spearmanr
 
-from cellcircuits.candidate_targets import ScoredEdges, compare_candidates
 from cellcircuits.demo_data import demo_cells
 from cellcircuits.evidence import Evidence
 from cellcircuits.expression import cell_expression
 from cellcircuits.figures.coexpression import draw
 from cellcircuits.findings.coexpression import ask, edge_table, residuals
-from cellcircuits.gene_correlation import ListCorrelation, list_correlation
-from cellcircuits.loadings import read_loadings
+from cellcircuits.measures.candidate_targets import ScoredEdges, compare_candidates
+from cellcircuits.measures.gene_correlation import ListCorrelation, list_correlation
+from cellcircuits.measures.loadings import read_loadings
 from cellcircuits.settings import CellsSettings, FindingsSettings
 from cellcircuits.tokens import Tokens
 from tests.made_up_evidence import made_up_evidence

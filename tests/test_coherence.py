@@ -12,13 +12,13 @@ import pytest
 from scipy import stats as scipy_stats
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_strata import feature_strata
 from cellcircuits.figures.coherence import draw
 from cellcircuits.findings.coherence import annotated_edges, ask, bootstrap_mean, compare, p_over_sources, published_row
-from cellcircuits.matched_targets import matched_targets, p_greater, p_two_sided
-from cellcircuits.published_edges import strongest_edges
+from cellcircuits.measures.feature_strata import feature_strata
+from cellcircuits.measures.matched_targets import matched_targets, p_greater, p_two_sided
+from cellcircuits.measures.published_edges import strongest_edges
+from cellcircuits.measures.term_similarity import APART, INFORMATION, SHARED, term_similarity
 from cellcircuits.settings import FindingsSettings
-from cellcircuits.term_similarity import APART, INFORMATION, SHARED, term_similarity
 from tests.made_up_evidence import filled, made_up_evidence
 
 QUICK = FindingsSettings(permutations=50, min_stratum=4)

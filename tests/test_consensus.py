@@ -12,10 +12,10 @@ import pytest
 from cellcircuits.answers import Found
 from cellcircuits.evidence import Evidence, make_evidence
 from cellcircuits.findings.consensus import ask
-from cellcircuits.paired_effects import rank_correlation, sign_agreement
-from cellcircuits.program_overlap import affordable, published_overlap, shared_pairs, shuffled_overlap
-from cellcircuits.rewiring import rewired
-from cellcircuits.run_programs import ProgramPairs, program_pairs
+from cellcircuits.measures.paired_effects import rank_correlation, sign_agreement
+from cellcircuits.measures.program_overlap import affordable, published_overlap, shared_pairs, shuffled_overlap
+from cellcircuits.measures.rewiring import rewired
+from cellcircuits.measures.run_programs import ProgramPairs, program_pairs
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import TABLES
 from tests.made_up_evidence import filled, made_up_evidence

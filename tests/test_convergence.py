@@ -17,7 +17,7 @@ from cellcircuits.findings.convergence import (
     layer_pairs,
     strongest_edges,
 )
-from cellcircuits.picks import inclusion, pick_scales
+from cellcircuits.measures.picks import inclusion, pick_scales
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import gini
 from tests.made_up_evidence import made_up_evidence

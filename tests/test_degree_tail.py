@@ -12,8 +12,8 @@ from scipy.stats import chi2, norm
 from cellcircuits.evidence import make_evidence
 from cellcircuits.figures.degree_tail import draw
 from cellcircuits.findings.degree_tail import BEATEN, UNTOLD, ask, best_family
+from cellcircuits.measures.tails import cut_off_p, fit_tail, vuong_p
 from cellcircuits.settings import FindingsSettings
-from cellcircuits.tails import cut_off_p, fit_tail, vuong_p
 from tests.made_up_evidence import made_up_evidence
 
 SETTINGS = FindingsSettings(permutations=20)

@@ -11,20 +11,20 @@ import pytest
 import scipy.sparse as sp
 from scipy.stats import binom, fisher_exact
 
-from cellcircuits.degree_regression import degree_regression
-from cellcircuits.degree_strata import degree_strata
 from cellcircuits.disease_sets import read_disease_sets
 from cellcircuits.enrichment import BackgroundSets, cut_to_background
 from cellcircuits.errors import DataError
 from cellcircuits.evidence import Evidence
 from cellcircuits.figures.disease import draw
 from cellcircuits.findings.disease import ask
-from cellcircuits.loading_enrichment import LoadingNull, called_by_chance, loading_tests, pearson_tail
-from cellcircuits.loadings import read_loadings
-from cellcircuits.published_disease import DiseaseEdges, labels_with_disease, same_disease_odds
+from cellcircuits.measures.degree_regression import degree_regression
+from cellcircuits.measures.degree_strata import degree_strata
+from cellcircuits.measures.loading_enrichment import LoadingNull, called_by_chance, loading_tests, pearson_tail
+from cellcircuits.measures.loadings import read_loadings
+from cellcircuits.measures.published_disease import DiseaseEdges, labels_with_disease, same_disease_odds
+from cellcircuits.measures.shared_labels import count_tail, shared_labels
 from cellcircuits.references import GeneSets
 from cellcircuits.settings import FindingsSettings
-from cellcircuits.shared_labels import count_tail, shared_labels
 from tests.made_up_evidence import made_up_evidence
 from tests.made_up_genes import evidence_with_genes, gene_table, random_sets
 

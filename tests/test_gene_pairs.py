@@ -14,10 +14,10 @@ from scipy.stats import binom
 from cellcircuits.evidence import Evidence
 from cellcircuits.figures.gene_pairs import draw
 from cellcircuits.findings.gene_pairs import ask, shared_sets
-from cellcircuits.gene_products import pairs_of_genes
-from cellcircuits.loadings import nested_bins, quantile_bins, read_loadings
-from cellcircuits.measured_pairs import measured_gene_pairs
-from cellcircuits.network_support import DEGREE_BINS, GenePairs, network_matrix, network_support
+from cellcircuits.measures.gene_products import pairs_of_genes
+from cellcircuits.measures.loadings import nested_bins, quantile_bins, read_loadings
+from cellcircuits.measures.measured_pairs import measured_gene_pairs
+from cellcircuits.measures.network_support import DEGREE_BINS, GenePairs, network_matrix, network_support
 from cellcircuits.networks import Interactions, Targets
 from cellcircuits.references import GeneSets
 from cellcircuits.settings import FindingsSettings

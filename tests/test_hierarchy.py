@@ -21,10 +21,10 @@ from cellcircuits.findings.hierarchy import (
     pair_rows,
     reciprocal_share,
 )
-from cellcircuits.matched_targets import p_greater
-from cellcircuits.program_depth import depth_explained, depth_of_programs, endpoint_depth, relative_depth
-from cellcircuits.program_pairs import ProgramEdges, pair_chance, program_edges, random_labels
-from cellcircuits.published_edges import strongest_edges
+from cellcircuits.measures.matched_targets import p_greater
+from cellcircuits.measures.program_depth import depth_explained, depth_of_programs, endpoint_depth, relative_depth
+from cellcircuits.measures.program_pairs import ProgramEdges, pair_chance, program_edges, random_labels
+from cellcircuits.measures.published_edges import strongest_edges
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import made_up_evidence
 

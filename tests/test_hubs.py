@@ -9,7 +9,7 @@ import pytest
 from cellcircuits.evidence import Evidence, make_evidence
 from cellcircuits.figures.hubs import draw
 from cellcircuits.findings.hubs import ask, concentration, degree_of, drawn_concentration, feature_degrees, rates
-from cellcircuits.rate_model import Degrees, fit_rate_model
+from cellcircuits.measures.rate_model import Degrees, fit_rate_model
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import gini
 from tests.made_up_evidence import made_up_evidence

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from cellcircuits.evidence import Evidence, make_evidence
-from cellcircuits.feature_matching import Matches, depth_groups, loadings, mutual_best
 from cellcircuits.findings.matching import ask, count_arrangements, match
-from cellcircuits.matched_edges import MatchedEdges, matched_edges, permuted_shares, rate_strata
+from cellcircuits.measures.feature_matching import Matches, depth_groups, loadings, mutual_best
+from cellcircuits.measures.matched_edges import MatchedEdges, matched_edges, permuted_shares, rate_strata
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import filled, made_up_evidence
 from tests.several_runs import gene_lists, made_up_run, with_genes
@@ -84,7 +84,7 @@ def test_features_in_blocks_are_matched_alike(monkeypatch):
     a, b, _ = loadings(*runs)
     rows = np.arange(100), np.arange(100)
     whole = mutual_best(a, b, depth_groups(*runs, 6), rows, 0.0)
-    monkeypatch.setattr("cellcircuits.feature_matching.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("cellcircuits.measures.feature_matching.ROWS_AT_ONCE", 7)
     parts = mutual_best(a, b, depth_groups(*runs, 6), rows, 0.0)
     assert np.array_equal(whole.first, parts.first) and np.array_equal(whole.second, parts.second)
     assert len(whole) > 10
@@ -176,8 +176,8 @@ def test_a_part_of_the_edges_carries_the_permutations(monkeypatch):
     first, second = rng.random((30, 100)) < 0.4, rng.random((30, 100)) < 0.4
     edges = MatchedEdges(*(np.flatnonzero(one) for one in (first, second)), np.zeros(0), np.zeros(0), 100)
     strata = np.zeros(30, dtype=int), np.zeros(100, dtype=int)
-    monkeypatch.setattr("cellcircuits.matched_edges.MOST_EDGES", 500)
-    monkeypatch.setattr("cellcircuits.matched_edges.MOST_CELLS", 2000)
+    monkeypatch.setattr("cellcircuits.measures.matched_edges.MOST_EDGES", 500)
+    monkeypatch.setattr("cellcircuits.measures.matched_edges.MOST_CELLS", 2000)
     assert permuted_shares(edges, *strata, False, 100, rng).mean == pytest.approx(0.4, abs=0.04)
 
 

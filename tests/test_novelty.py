@@ -10,13 +10,13 @@ import pytest
 from scipy import stats as scipy_stats
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_strata import feature_strata
 from cellcircuits.figures.novelty import draw
 from cellcircuits.findings.novelty import ask, compare, edges_between_programs, published_share
-from cellcircuits.known_relations import known_relations
-from cellcircuits.matched_targets import p_two_sided
+from cellcircuits.measures.feature_strata import feature_strata
+from cellcircuits.measures.known_relations import known_relations
+from cellcircuits.measures.matched_targets import p_two_sided
+from cellcircuits.measures.published_edges import strongest_edges
 from cellcircuits.networks import Interactions
-from cellcircuits.published_edges import strongest_edges
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import made_up_evidence
 

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from scipy import stats as scipy_stats
 
-from cellcircuits.known_relations import known_relations
+from cellcircuits.measures.known_relations import known_relations
+from cellcircuits.measures.program_pairs import ProgramEdges, p_at_least, pair_chance, program_edges, random_labels
 from cellcircuits.networks import Interactions
-from cellcircuits.program_pairs import ProgramEdges, p_at_least, pair_chance, program_edges, random_labels
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from tests.made_up_evidence import made_up_evidence

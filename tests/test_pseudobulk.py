@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, ttest_ind
 
-from cellcircuits.pseudobulk import compare_with_control, log_expression, moderated_variance, replicate_weights
+from cellcircuits.screening.pseudobulk import (
+    compare_with_control,
+    log_expression,
+    moderated_variance,
+    replicate_weights,
+)
 
 
 def null_counts(rng: np.random.Generator, sizes: list[int], n_genes: int = 60, guide_sd: float = 0.0):
@@ -39,9 +44,11 @@ def test_equal_weights_and_no_moderation_give_student(monkeypatch):
     rng = np.random.default_rng(0)
     sums, library = rng.poisson(50, size=(7, 30)).astype(float), np.full(7, 1500.0)
     group = np.array([0, 0, 0, 0, 1, 1, 1])
-    monkeypatch.setattr("cellcircuits.pseudobulk.moderated_variance", lambda variance, freedom: (variance, 0.0))
-    monkeypatch.setattr("cellcircuits.pseudobulk.replicate_weights", lambda values, *_: np.ones(len(values)))
-    monkeypatch.setattr("cellcircuits.pseudobulk.MIN_GENES_FOR_MEDIAN", 1000)
+    monkeypatch.setattr(
+        "cellcircuits.screening.pseudobulk.moderated_variance", lambda variance, freedom: (variance, 0.0)
+    )
+    monkeypatch.setattr("cellcircuits.screening.pseudobulk.replicate_weights", lambda values, *_: np.ones(len(values)))
+    monkeypatch.setattr("cellcircuits.screening.pseudobulk.MIN_GENES_FOR_MEDIAN", 1000)
     found = compare_with_control(sums, library, group, np.ones(30, dtype=bool), 2.0)
     values = log_expression(sums, library, 2.0)
     for g in range(30):

@@ -16,8 +16,9 @@ from cellcircuits.figures.screens import draw
 from cellcircuits.findings.screens import ask
 from cellcircuits.networks import Targets
 from cellcircuits.references import GeneSets
-from cellcircuits.responses import Responses, positions
-from cellcircuits.screen_pairs import (
+from cellcircuits.screen_settings import ScreenSettings
+from cellcircuits.screening.responses import Responses, positions
+from cellcircuits.screening.screen_pairs import (
     as_many_pairs,
     as_pairs,
     baseline_matrices,
@@ -25,9 +26,8 @@ from cellcircuits.screen_pairs import (
     matched_pairs,
     mean_of_others,
 )
-from cellcircuits.screen_published import published_check
-from cellcircuits.screen_settings import ScreenSettings
-from cellcircuits.screen_statistics import (
+from cellcircuits.screening.screen_published import published_check
+from cellcircuits.screening.screen_statistics import (
     Agreement,
     Measured,
     Pairs,
@@ -37,11 +37,11 @@ from cellcircuits.screen_statistics import (
     other_rows,
     target_permutations,
 )
-from cellcircuits.screen_summary import interval, overlap_p_values, summarise
-from cellcircuits.screens import screen_responses
+from cellcircuits.screening.screen_summary import interval, overlap_p_values, summarise
+from cellcircuits.screening.screens import screen_responses
+from cellcircuits.screening.synthetic_screen import SyntheticScreen, synthetic_screen
 from cellcircuits.settings import FindingsSettings, read_settings, settings_from_dict, write_settings
 from cellcircuits.stats import benjamini_hochberg
-from cellcircuits.synthetic_screen import SyntheticScreen, synthetic_screen
 from cellcircuits.tables import check_table, make_table
 from tests.made_up_evidence import made_up_evidence
 

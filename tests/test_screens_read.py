@@ -12,11 +12,11 @@ import pytest
 import scipy.sparse as sp
 
 from cellcircuits.errors import DataError, SettingsError
-from cellcircuits.pseudobulk import log_expression
-from cellcircuits.screen_design import make_design
 from cellcircuits.screen_settings import ScreenSettings
-from cellcircuits.screens import correlations, read_screen, screen_responses
-from cellcircuits.synthetic_screen import SyntheticScreen, synthetic_screen
+from cellcircuits.screening.pseudobulk import log_expression
+from cellcircuits.screening.screen_design import make_design
+from cellcircuits.screening.screens import correlations, read_screen, screen_responses
+from cellcircuits.screening.synthetic_screen import SyntheticScreen, synthetic_screen
 
 SETTINGS = ScreenSettings(
     "screen.h5ad",
@@ -76,7 +76,7 @@ def test_sums_of_guides_equal_loops(screen):
 def test_a_file_on_disk_in_blocks_gives_the_same(screen, tmp_path, monkeypatch):
     screen.cells.write_h5ad(tmp_path / "screen.h5ad")
     in_memory = screen_responses(screen.cells, SETTINGS)
-    monkeypatch.setattr("cellcircuits.screens.CELLS_PER_BLOCK", 97)
+    monkeypatch.setattr("cellcircuits.screening.screens.CELLS_PER_BLOCK", 97)
     on_disk = read_screen(replace(SETTINGS, path=str(tmp_path / "screen.h5ad")))
     for one, other in zip(in_memory, on_disk, strict=True):
         assert other.screen == "screen" and list(one.genes) == list(other.genes)

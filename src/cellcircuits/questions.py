@@ -111,7 +111,7 @@ def _gene_pairs(module: Any, inputs: Inputs) -> Found:
 
 
 def _screens(module: Any, inputs: Inputs) -> Found:
-    from cellcircuits.screens import read_screen
+    from cellcircuits.screening.screens import read_screen
 
     responses = [one for screen in inputs.settings.screens for one in read_screen(screen)]
     direct = [network for network in inputs.networks if isinstance(network, Targets)]

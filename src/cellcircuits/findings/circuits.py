@@ -9,7 +9,7 @@ import polars as pl
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
 from cellcircuits.findings.convergence import PUBLISHED_EDGES, strongest_edges
-from cellcircuits.overlaps import Strata, overlap_p
+from cellcircuits.measures.overlaps import Strata, overlap_p
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import empty_table, make_table

@@ -13,10 +13,10 @@ import polars as pl
 import scipy.sparse as sp
 
 from cellcircuits.answers import Answer, Found, untestable
-from cellcircuits.candidate_targets import Candidates, ScoredEdges, compare_candidates
 from cellcircuits.evidence import Evidence
-from cellcircuits.gene_correlation import ListCorrelation, list_correlation
-from cellcircuits.loadings import nested_bins, read_loadings
+from cellcircuits.measures.candidate_targets import Candidates, ScoredEdges, compare_candidates
+from cellcircuits.measures.gene_correlation import ListCorrelation, list_correlation
+from cellcircuits.measures.loadings import nested_bins, read_loadings
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import empty_table, make_table
 

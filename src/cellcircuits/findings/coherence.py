@@ -13,13 +13,13 @@ import polars as pl
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_strata import feature_strata
-from cellcircuits.matched_targets import MatchedTargets, matched_targets, p_greater
-from cellcircuits.published_edges import STRONGEST, strongest_edges
+from cellcircuits.measures.feature_strata import feature_strata
+from cellcircuits.measures.matched_targets import MatchedTargets, matched_targets, p_greater
+from cellcircuits.measures.published_edges import STRONGEST, strongest_edges
+from cellcircuits.measures.term_similarity import APART, INFORMATION, SHARED, TermSimilarity, term_similarity
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import cluster_bootstrap, one_sample_t, sign_flip
 from cellcircuits.tables import make_table
-from cellcircuits.term_similarity import APART, INFORMATION, SHARED, TermSimilarity, term_similarity
 
 QUESTION = "coherence"
 ASKED = "Do edges join features that mean the same?"

@@ -11,8 +11,8 @@ import pandas as pd
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.paired_effects import Agreement, sign_agreement
-from cellcircuits.program_overlap import (
+from cellcircuits.measures.paired_effects import Agreement, sign_agreement
+from cellcircuits.measures.program_overlap import (
     Overlap,
     affordable,
     published_overlap,
@@ -21,8 +21,8 @@ from cellcircuits.program_overlap import (
     shared_pairs,
     shuffled_overlap,
 )
-from cellcircuits.rewiring import rewired
-from cellcircuits.run_programs import ProgramPairs, by_pair, program_pairs
+from cellcircuits.measures.rewiring import rewired
+from cellcircuits.measures.run_programs import ProgramPairs, by_pair, program_pairs
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import empty_table, make_table
 

@@ -19,7 +19,7 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.picks import PickScales, inclusion, pick_scales
+from cellcircuits.measures.picks import PickScales, inclusion, pick_scales
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg, gini
 from cellcircuits.tables import TABLES, make_table

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
 from cellcircuits.findings.hubs import DIRECTIONS, degree_of
+from cellcircuits.measures.tails import FEWEST_TAIL, Tail, cut_off_p, fit_tail, vuong_p
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import TABLES, make_table
-from cellcircuits.tails import FEWEST_TAIL, Tail, cut_off_p, fit_tail, vuong_p
 
 TAIL_DRAWS = 200
 """Bootstrap samples behind each goodness of fit, at most."""

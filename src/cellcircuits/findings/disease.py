@@ -15,16 +15,16 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellcircuits.answers import Answer, Found, untestable
-from cellcircuits.degree_regression import MARK, degree_regression
-from cellcircuits.degree_strata import degree_of, degree_strata
 from cellcircuits.enrichment import BackgroundSets, cut_to_background
 from cellcircuits.evidence import Evidence
-from cellcircuits.loading_enrichment import LoadingNull, LoadingTests, called_by_chance, loading_tests
-from cellcircuits.loadings import Loadings, read_loadings
-from cellcircuits.published_disease import DiseaseEdges, labels_with_disease, same_disease_odds
+from cellcircuits.measures.degree_regression import MARK, degree_regression
+from cellcircuits.measures.degree_strata import degree_of, degree_strata
+from cellcircuits.measures.loading_enrichment import LoadingNull, LoadingTests, called_by_chance, loading_tests
+from cellcircuits.measures.loadings import Loadings, read_loadings
+from cellcircuits.measures.published_disease import DiseaseEdges, labels_with_disease, same_disease_odds
+from cellcircuits.measures.shared_labels import SharedLabels, shared_labels
 from cellcircuits.references import GeneSets
 from cellcircuits.settings import FindingsSettings
-from cellcircuits.shared_labels import SharedLabels, shared_labels
 from cellcircuits.stats import benjamini_hochberg, cluster_bootstrap
 from cellcircuits.tables import empty_table, make_table
 

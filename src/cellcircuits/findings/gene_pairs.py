@@ -16,10 +16,10 @@ import scipy.sparse as sp
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.gene_products import edges_with_lists, pairs_of_genes
-from cellcircuits.loadings import Loadings, read_loadings
-from cellcircuits.measured_pairs import measured_gene_pairs
-from cellcircuits.network_support import GenePairs, in_network, network_matrix, network_support
+from cellcircuits.measures.gene_products import edges_with_lists, pairs_of_genes
+from cellcircuits.measures.loadings import Loadings, read_loadings
+from cellcircuits.measures.measured_pairs import measured_gene_pairs
+from cellcircuits.measures.network_support import GenePairs, in_network, network_matrix, network_support
 from cellcircuits.networks import Network
 from cellcircuits.references import GeneSets
 from cellcircuits.settings import FindingsSettings

@@ -18,10 +18,17 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.matched_targets import p_greater, p_two_sided
-from cellcircuits.program_depth import depth_explained, depth_of_programs, endpoint_depth, relative_depth
-from cellcircuits.program_pairs import PairChance, ProgramEdges, p_at_least, pair_chance, program_edges, random_labels
-from cellcircuits.published_edges import STRONGEST, strongest_edges
+from cellcircuits.measures.matched_targets import p_greater, p_two_sided
+from cellcircuits.measures.program_depth import depth_explained, depth_of_programs, endpoint_depth, relative_depth
+from cellcircuits.measures.program_pairs import (
+    PairChance,
+    ProgramEdges,
+    p_at_least,
+    pair_chance,
+    program_edges,
+    random_labels,
+)
+from cellcircuits.measures.published_edges import STRONGEST, strongest_edges
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import make_table

@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.rate_model import Degrees, fit_rate_model
+from cellcircuits.measures.rate_model import Degrees, fit_rate_model
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import gini, percentile_interval
 from cellcircuits.tables import TABLES, make_table

@@ -13,7 +13,7 @@ import polars as pl
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.columns.comparison import INPUT_SIZE
 from cellcircuits.evidence import Evidence
-from cellcircuits.run_programs import program_pairs
+from cellcircuits.measures.run_programs import program_pairs
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import bootstrap_p, interval, reweighted_sums
 from cellcircuits.tables import empty_table, make_table

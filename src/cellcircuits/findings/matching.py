@@ -12,10 +12,10 @@ from scipy.special import gammaln
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_matching import Matches, depth_groups, loadings, mutual_best
-from cellcircuits.matched_edges import MatchedEdges, matched_edges, permuted_shares, rate_strata
-from cellcircuits.paired_effects import rank_correlation, sign_agreement
-from cellcircuits.program_overlap import share_interval
+from cellcircuits.measures.feature_matching import Matches, depth_groups, loadings, mutual_best
+from cellcircuits.measures.matched_edges import MatchedEdges, matched_edges, permuted_shares, rate_strata
+from cellcircuits.measures.paired_effects import rank_correlation, sign_agreement
+from cellcircuits.measures.program_overlap import share_interval
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import empty_table, make_table
 

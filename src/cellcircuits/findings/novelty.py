@@ -16,13 +16,13 @@ from scipy import sparse
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_strata import feature_strata
 from cellcircuits.findings.coherence import bootstrap_mean
-from cellcircuits.known_relations import KnownRelations, known_relations
-from cellcircuits.matched_targets import MatchedTargets, Values, matched_targets, p_two_sided
+from cellcircuits.measures.feature_strata import feature_strata
+from cellcircuits.measures.known_relations import KnownRelations, known_relations
+from cellcircuits.measures.matched_targets import MatchedTargets, Values, matched_targets, p_two_sided
+from cellcircuits.measures.program_pairs import p_at_least, pair_chance, program_edges
+from cellcircuits.measures.published_edges import STRONGEST, strongest_edges
 from cellcircuits.networks import Interactions
-from cellcircuits.program_pairs import p_at_least, pair_chance, program_edges
-from cellcircuits.published_edges import STRONGEST, strongest_edges
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import make_table

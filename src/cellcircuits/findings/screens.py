@@ -15,9 +15,9 @@ from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.errors import DataError, listed
 from cellcircuits.evidence import Evidence
 from cellcircuits.networks import Targets
-from cellcircuits.responses import Responses
-from cellcircuits.screen_answers import answers_of
-from cellcircuits.screen_pairs import (
+from cellcircuits.screening.responses import Responses
+from cellcircuits.screening.screen_answers import answers_of
+from cellcircuits.screening.screen_pairs import (
     COLUMNS,
     as_many_pairs,
     as_pairs,
@@ -26,9 +26,9 @@ from cellcircuits.screen_pairs import (
     matched_pairs,
     same_pairs,
 )
-from cellcircuits.screen_published import published_check
-from cellcircuits.screen_statistics import Measured, Pairs, measured_responses
-from cellcircuits.screen_summary import Summary, overlap_p_values, summarise
+from cellcircuits.screening.screen_published import published_check
+from cellcircuits.screening.screen_statistics import Measured, Pairs, measured_responses
+from cellcircuits.screening.screen_summary import Summary, overlap_p_values, summarise
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import TABLES, empty_table, make_table

@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence, feature_rows
 from cellcircuits.findings.coherence import bootstrap_mean
-from cellcircuits.program_pairs import p_at_least, pair_chance, program_edges
+from cellcircuits.measures.program_pairs import p_at_least, pair_chance, program_edges
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import empty_table, make_table

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellcircuits.loadings import nested_bins
+from cellcircuits.measures.loadings import nested_bins
 from cellcircuits.networks import Interactions, Network
 from cellcircuits.stats import permuted_sums
 

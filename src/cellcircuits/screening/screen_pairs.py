@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from cellcircuits.networks import Targets
-from cellcircuits.responses import Responses, positions
-from cellcircuits.screen_statistics import Measured, Pairs
+from cellcircuits.screening.responses import Responses, positions
+from cellcircuits.screening.screen_statistics import Measured, Pairs
 
 COLUMNS = ("source_gene", "target_gene", "n_edges", "mean_snr", "mean_abs_snr")
 """What a table of gene pairs needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.loadings import nested_bins
+from cellcircuits.measures.loadings import nested_bins
 
 STRATUM_BINS = 3
 FEWEST_ALIKE = 5

@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from cellcircuits.degree_strata import FEWEST_ALIKE, STRATUM_BINS
-from cellcircuits.loadings import nested_bins
+from cellcircuits.measures.degree_strata import FEWEST_ALIKE, STRATUM_BINS
+from cellcircuits.measures.loadings import nested_bins
 
 FEWEST = 5
 """Fewest features with, and without, the mark."""

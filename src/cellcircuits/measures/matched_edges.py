@@ -9,7 +9,7 @@ from math import nan
 import numpy as np
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_matching import Matches
+from cellcircuits.measures.feature_matching import Matches
 from cellcircuits.stats import permutations_within, rank_classes
 
 MOST_EDGES = 100_000

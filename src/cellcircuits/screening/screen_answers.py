@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cellcircuits.answers import Answer
-from cellcircuits.responses import Responses
-from cellcircuits.screen_published import Published
-from cellcircuits.screen_statistics import MIN_PAIRS, N_OTHERS, one_sided
-from cellcircuits.screen_summary import MIN_RESAMPLED, Summary
+from cellcircuits.screening.responses import Responses
+from cellcircuits.screening.screen_published import Published
+from cellcircuits.screening.screen_statistics import MIN_PAIRS, N_OTHERS, one_sided
+from cellcircuits.screening.screen_summary import MIN_RESAMPLED, Summary
 from cellcircuits.settings import FindingsSettings
 
 QUESTION = "screens"

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm, rankdata
 
-from cellcircuits.responses import Responses
+from cellcircuits.screening.responses import Responses
 from cellcircuits.stats import sign_flip
 
 N_OTHERS = 20

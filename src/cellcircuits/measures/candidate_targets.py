@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from cellcircuits.gene_correlation import ListCorrelation
+from cellcircuits.measures.gene_correlation import ListCorrelation
 from cellcircuits.stats import permuted_sums
 
 

@@ -14,11 +14,11 @@ import scipy.sparse as sp
 
 from cellcircuits.counts import ENSEMBL_ID, Counts, read_counts, strip_version
 from cellcircuits.errors import DataError, listed
-from cellcircuits.pseudobulk import compare_with_control
-from cellcircuits.responses import Responses, positions, verified_sources, verify
-from cellcircuits.screen_design import Design, make_design
 from cellcircuits.screen_settings import ScreenSettings
-from cellcircuits.screen_tables import read_change_table, screen_name
+from cellcircuits.screening.pseudobulk import compare_with_control
+from cellcircuits.screening.responses import Responses, positions, verified_sources, verify
+from cellcircuits.screening.screen_design import Design, make_design
+from cellcircuits.screening.screen_tables import read_change_table, screen_name
 from cellcircuits.settings import CellsSettings
 from cellcircuits.stats import benjamini_hochberg
 

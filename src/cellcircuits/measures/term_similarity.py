@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from cellcircuits.evidence import Evidence, feature_rows
-from cellcircuits.matched_targets import Values
+from cellcircuits.measures.matched_targets import Values
 
 SHARED, INFORMATION = "shared term", "information"
 APART = "apart: "

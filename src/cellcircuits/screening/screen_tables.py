@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from cellcircuits.errors import DataError, listed
 from cellcircuits.references import read_text
-from cellcircuits.responses import Responses, positions, verified_sources, verify
 from cellcircuits.screen_settings import ScreenSettings
+from cellcircuits.screening.responses import Responses, positions, verified_sources, verify
 from cellcircuits.stats import benjamini_hochberg
 
 NAMES = {

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom, spearmanr
 
-from cellcircuits.responses import Responses, positions
+from cellcircuits.screening.responses import Responses, positions
 
 MIN_CHANGE, LARGE_CHANGE, MIN_TARGETS = 0.01, 0.5, 3
 NAN = float("nan")

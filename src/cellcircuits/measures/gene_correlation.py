@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cellcircuits.loadings import Loadings
+from cellcircuits.measures.loadings import Loadings
 
 SOURCES_PER_BLOCK = 64
 

@@ -23,7 +23,7 @@ from scipy import sparse
 from scipy import stats as scipy_stats
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.feature_strata import feature_strata
+from cellcircuits.measures.feature_strata import feature_strata
 from cellcircuits.settings import FindingsSettings
 
 LOOKUPS = 400_000_000

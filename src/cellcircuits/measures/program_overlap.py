@@ -8,8 +8,8 @@ from math import nan
 import numpy as np
 from scipy.stats import binom, binomtest, chi2
 
-from cellcircuits.rewiring import rewired
-from cellcircuits.run_programs import ProgramPairs
+from cellcircuits.measures.rewiring import rewired
+from cellcircuits.measures.run_programs import ProgramPairs
 from cellcircuits.stats import interval, log_choose, reweighted_sums
 
 MOST_LINKS = 40_000_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import hypergeom
 
-from cellcircuits.screen_statistics import (
+from cellcircuits.screening.screen_statistics import (
     N_OTHERS,
     Agreement,
     Measured,

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from cellcircuits.evidence import Evidence
-from cellcircuits.published_edges import strongest_edges
+from cellcircuits.measures.published_edges import strongest_edges
 from cellcircuits.stats import benjamini_hochberg
 
 

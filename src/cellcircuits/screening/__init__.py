@@ -1,0 +1,1 @@
+"""Perturbation screens: read, compared with their control, and set against what circuits predict."""
