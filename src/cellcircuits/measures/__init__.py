@@ -1,1 +1,1 @@
-"""What the findings are computed with: chances in closed form, strata, tests. Tables and arrays in and out; no torch."""
+"""What the findings are computed with: chances in closed form, strata, tests. Tables in and out; no torch."""
