@@ -15,8 +15,8 @@ FEWEST_ALIKE = 5
 def feature_strata(evidence: Evidence) -> np.ndarray:
     """int64 (feature,): features of a layer, ablated or not, of similar number of edges, firing rate, number of genes.
 
-    Thirds within thirds in this order, as long as 5 features are left in each. Edges come first: features with many have
-    more of any kind.
+    Thirds within thirds in this order, as long as 5 features are left in each. Edges come first: features with many
+    have more of any kind.
 
     Sources are often picked because they are annotated, so they may only be exchanged with one another.
     """
