@@ -25,7 +25,7 @@ class ScoredEdges:
     weights: np.ndarray
     """float64 (weight, edge): what is multiplied with co-expression, such as ranks of |snr|; its mean is removed."""
     known: np.ndarray
-    """Co-expression of edges, or of evenly spaced ones, in ascending order: that of a pair becomes a rank from 0 to 1."""
+    """Co-expression of (evenly spaced) edges in ascending order: by it that of a pair becomes a rank from 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def cluster_bootstrap(
 
 
 def permuted_sums(blocks: Iterable[np.ndarray], draws: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 (..., draw): sum of C[..., i, pi(i)] over blocks C (..., member, member), pi a random permutation of each.
+    """float64 (..., draw): sum of C[..., i, pi(i)] over blocks C (..., member, member), pi a permutation of each.
 
     For a statistic sum of a(s, i) b(s, i) over members i of strata, all b(s, .) permuted alike, C is a^T b within a
     stratum: the permutations then cost as much as there are members, not as there are (s, i). The mean over all
