@@ -193,19 +193,21 @@ def symmetric_mean_test(values: np.ndarray, seed: int = 0) -> float:
 
 
 def permuted_sums(blocks: Iterable[np.ndarray], draws: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 (draw,): sum of C[i, pi(i)] over square blocks C (member, member), pi a random permutation of each.
+    """float64 (..., draw): sum of C[..., i, pi(i)] over blocks C (..., member, member), pi a permutation of each.
 
     For a statistic sum of a(s, i) b(s, i) over members i of strata, all b(s, .) permuted alike, C is a^T b within a
     stratum: the permutations then cost as much as there are members, not as there are (s, i). The mean over all
-    permutations is the sum of C over its number of members.
+    permutations is the sum of C over its number of members. Leading axes hold statistics that share the permutations.
     """
-    total = np.zeros(draws)
+    total: np.ndarray = np.zeros(draws)
     for block in blocks:
-        n = len(block)
+        n = block.shape[-1]
         members = np.arange(n)
+        sums = []
         for start in range(0, draws, step := max(1, 4_000_000 // max(n, 1))):
-            order = np.tile(members, (min(step, draws - start), 1))
-            total[start : start + step] += block[members, rng.permuted(order, axis=1)].sum(axis=1)
+            order = rng.permuted(np.tile(members, (min(step, draws - start), 1)), axis=1)
+            sums.append(block[..., members, order].sum(axis=-1))
+        total = total + np.concatenate(sums, axis=-1)
     return total
 
 

@@ -51,7 +51,10 @@ def _names(rows: pd.DataFrame) -> list[str]:
 def _draw_odds(axes: Axes, rows: pd.DataFrame) -> None:
     place = np.arange(len(rows))[::-1]
     odds = rows["odds_ratio"].to_numpy().clip(0.1, 10)
-    low, high = (rows[name].fillna(limit).to_numpy().clip(0.1, 10) for name, limit in _ENDS)
+    # without an interval there is only the point
+    low, high = (
+        rows[f"odds_ratio_{end}"].fillna(rows["odds_ratio"]).to_numpy().clip(0.1, 10) for end in ("low", "high")
+    )
     colours = [SUPPORTS if q <= MAX_Q else QUIET for q in rows["q_value"]]
     axes.axvline(1, color=INK, linewidth=0.9, linestyle="--")
     axes.hlines(place, low, high, color=colours, linewidth=1.6)
@@ -64,9 +67,6 @@ def _draw_odds(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_yticks(place, names, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.minorticks_off()
-
-
-_ENDS = (("odds_ratio_low", 0.1), ("odds_ratio_high", 10.0))
 
 
 def _draw_curves(axes: Axes, curves: pd.DataFrame, rows: pd.DataFrame) -> None:

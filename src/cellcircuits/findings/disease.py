@@ -270,8 +270,7 @@ def _same_answer(
     called: sp.csr_matrix,
     mixing: SharedLabels | None,
 ) -> Answer:
-    expected = 0.0 if mixing is None else float(mixing.expected.sum())
-    if mixing is None or expected <= 0:
+    if mixing is None or (expected := float(mixing.expected.sum())) <= 0:
         missing = "No two features that an edge could join have the same disease. Give more gene sets, or trace more."
         return untestable(QUESTION, ASKED["same"], STATISTICS["same"], missing)
     counts = mixing.per_source[evidence.source_rows]

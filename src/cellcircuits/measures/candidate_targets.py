@@ -25,7 +25,7 @@ class ScoredEdges:
     weights: np.ndarray
     """float64 (weight, edge): what is multiplied with co-expression, such as ranks of |snr|; its mean is removed."""
     known: np.ndarray
-    """Co-expression of edges in ascending order, by which that of any pair becomes a rank between 0 and 1."""
+    """Co-expression of (evenly spaced) edges in ascending order: by it that of a pair becomes a rank from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def compare_candidates(
     limits = np.searchsorted(stratum[target][order], np.arange(reached.shape[1] + 1))
     sums = lists.sums(sources)
     concordant, compared = np.zeros(len(sources)), np.zeros(len(sources))
-    blocks: list[list[np.ndarray]] = [[] for _ in range(1 + len(weights))]
+    blocks: list[np.ndarray] = []
     for code in range(reached.shape[1]):
         chosen = order[limits[code] : limits[code + 1]]
         members = np.flatnonzero(stratum == code)
@@ -91,21 +91,22 @@ def compare_candidates(
         n_edges = edge.sum(axis=1)
         concordant += np.where(reached[:, code], (edge * ranks).sum(axis=1) - n_edges * (n_edges + 1) / 2, 0)
         compared += np.where(reached[:, code], n_edges * (len(members) - n_edges), 0)
-        blocks[0].append(edge.T @ ranks)
+        products = [edge.T @ ranks]
         share = np.searchsorted(edges.known, means.ravel(), side="right").reshape(means.shape) / len(edges.known)
-        for number, weight in enumerate(weights, start=1):
+        for weight in weights:
             edge[row[chosen], np.searchsorted(members, target[chosen])] = weight[chosen]
-            blocks[number].append(edge.T @ share)
-    p, expected = zip(*(_permutation_test(part, permutations, seed) for part in blocks), strict=True)
+            products.append(edge.T @ share)
+        blocks.append(np.stack(products))
+    p, expected = _permutation_tests(blocks, permutations, seed)
     n_edges = int(inside.sum())
-    return Candidates(concordant, compared, p[0], np.array(p[1:]), np.array(expected[1:]) / max(n_edges, 1), n_edges)
+    return Candidates(concordant, compared, float(p[0]), p[1:], expected[1:] / max(n_edges, 1), n_edges)
 
 
-def _permutation_test(blocks: list[np.ndarray], permutations: int, seed: int) -> tuple[float, float]:
-    """(two-sided p of the sum of the diagonals, mean of the sum under permutations)."""
-    mean = sum(block.sum() / len(block) for block in blocks)
-    distance = abs(sum(np.trace(block) for block in blocks) - mean)
+def _permutation_tests(blocks: list[np.ndarray], permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(two-sided p of the sums of the diagonals of blocks (sum, target, target), their means under permutations)."""
+    mean = np.sum([block.sum(axis=(1, 2)) / block.shape[1] for block in blocks], axis=0)
+    distance = np.abs(np.sum([np.trace(block, axis1=1, axis2=2) for block in blocks], axis=0) - mean)
     null = permuted_sums(blocks, permutations, np.random.default_rng(seed))
     # sums in another order differ by rounding
-    at_least = (np.abs(null - mean) >= distance * (1 - 1e-9)).sum()
-    return float((1 + at_least) / (1 + permutations)), float(mean)
+    at_least = (np.abs(null - mean[:, None]) >= distance[:, None] * (1 - 1e-9)).sum(axis=1)
+    return (1 + at_least) / (1 + permutations), mean

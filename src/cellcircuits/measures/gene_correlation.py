@@ -114,11 +114,12 @@ def list_correlation(
     length = np.sqrt((standard.astype(np.float64) ** 2).sum(axis=0))
     varies = length > 1e-6 * np.sqrt(max(len(standard), 1))
     standard = standard[:, varies] / length[varies].astype(np.float32)
-    correlation = np.abs(standard.T @ standard)
+    correlation = standard.T @ standard
+    np.minimum(np.abs(correlation, out=correlation), 1, out=correlation)
     np.fill_diagonal(correlation, 0)
     place = np.full(len(column), -1, dtype=np.int64)
     place[np.flatnonzero(used & (column >= 0))[varies]] = np.arange(len(correlation))
-    return ListCorrelation(np.minimum(correlation, 1, out=correlation), _padded(ranks, place, len(correlation)))
+    return ListCorrelation(correlation, _padded(ranks, place, len(correlation)))
 
 
 def _padded(ranks: sp.csr_matrix, place: np.ndarray, n_genes: int) -> np.ndarray:

@@ -35,8 +35,6 @@ class _Factors:
     """(feature, feature): |snr|."""
     number: sp.csr_matrix
     """(feature, feature): 1."""
-    strong: sp.csr_matrix
-    """(feature, feature): 1 beyond `PUBLISHED_SNR`, else 0."""
 
 
 def pairs_of_genes(edges: pl.DataFrame, ranks: sp.csr_matrix, n_kept: int) -> pd.DataFrame:
@@ -82,8 +80,7 @@ def _factors(edges: pl.DataFrame, ranks: sp.csr_matrix) -> _Factors:
         return sp.csr_matrix((values.astype(np.float32), matrix.indices, matrix.indptr), matrix.shape)
 
     weights, listed = like(ranks, 1 / ranks.data), like(ranks, np.ones(ranks.nnz))
-    others = (strength, np.ones(len(snr)), strength > PUBLISHED_SNR)
-    return _Factors(weights, listed, graph, *(like(graph, values) for values in others))
+    return _Factors(weights, listed, graph, like(graph, strength), like(graph, np.ones(len(snr))))
 
 
 def _scored(factors: _Factors, n_kept: int) -> pd.DataFrame:
@@ -97,8 +94,8 @@ def _scored(factors: _Factors, n_kept: int) -> pd.DataFrame:
         np.divide(score, n_edges, out=score, where=n_edges > 0)
         passes = (score >= least) & (n_edges > 0)
         weak = passes & (n_edges == 1) & (score <= PUBLISHED_SNR)
-        if weak.any():
-            passes &= ~weak | (_product(listed[block], factors.strong, factors.listed) > 0)
+        target, source = np.nonzero(weak)
+        passes[target, source] = _looked_up(factors, listed[block], listed, source, target) > PUBLISHED_SNR
         target, source = np.nonzero(passes)
         new = [score[target, source].astype(float), source + start, target, n_edges[target, source].astype(float)]
         best = [np.concatenate([old, more[new[1] != target]]) for old, more in zip(best, new, strict=True)]
@@ -114,29 +111,49 @@ def _scored(factors: _Factors, n_kept: int) -> pd.DataFrame:
 def _product(sources: sp.csr_matrix, edges: sp.csr_matrix, targets: sp.csr_matrix) -> np.ndarray:
     """float32 (target gene, source gene): sums over edges, from (source gene, feature) and (feature, target gene)."""
     # dense, and by columns: it then reads and adds whole rows of a block that stays in the cache
-    return targets.T @ np.ascontiguousarray((sources @ edges).toarray().T)
+    return targets.T @ (sources @ edges).T.toarray(order="C")
+
+
+def _looked_up(
+    factors: _Factors, sources: sp.csr_matrix, listed: sp.csr_matrix, row: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """float32 (pair,): largest |snr| over the edges between a row of `sources` (gene, feature) and a gene.
+
+    `listed` is (gene, feature), of all genes.
+    """
+    largest = np.zeros(len(row), dtype=np.float32)
+    strongest = _strongest(sources, factors.strength) if len(row) else largest[:, None]
+    for piece in _pieces(listed, target):
+        owner, entry = _expanded(listed.indptr, target[piece])
+        ends = np.searchsorted(owner, np.arange(len(piece)))
+        largest[piece] = np.maximum.reduceat(strongest[row[piece][owner], listed.indices[entry]], ends)
+    return largest
+
+
+def _pieces(listed: sp.csr_matrix, target: np.ndarray) -> list[np.ndarray]:
+    """Places of pairs, in parts of so many look-ups."""
+    n_lists = np.diff(listed.indptr)[target]
+    parts = np.split(np.arange(len(target)), np.flatnonzero(np.diff(np.cumsum(n_lists) // LOOKUPS_PER_BLOCK)) + 1)
+    return [part for part in parts if len(part)]
 
 
 def _sums_and_largest(factors: _Factors, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of pairs of genes: sum of snr x weight over their edges, and the largest |snr|; both float64 (pair,)."""
     weights, listed = factors.weights.T.tocsr(), factors.listed.T.tocsr()
     total, largest = np.zeros(len(source)), np.zeros(len(source))
-    genes, pair_gene = np.unique(source, return_inverse=True)
-    order = np.argsort(pair_gene, kind="stable")
-    starts = np.searchsorted(pair_gene[order], np.arange(0, len(genes) + GENES_PER_BLOCK, GENES_PER_BLOCK))
+    genes, gene = np.unique(source, return_inverse=True)
+    order = np.argsort(gene, kind="stable")
+    starts = np.searchsorted(gene[order], np.arange(0, len(genes) + GENES_PER_BLOCK, GENES_PER_BLOCK))
     for number, (start, stop) in enumerate(pairwise(starts)):
-        block = genes[number * GENES_PER_BLOCK :][:GENES_PER_BLOCK]
+        first, pairs = number * GENES_PER_BLOCK, order[start:stop]
+        block = genes[first : first + GENES_PER_BLOCK]
+        row = gene[pairs] - first
+        largest[pairs] = _looked_up(factors, listed[block], listed, row, target[pairs])
         signed = (weights[block] @ factors.snr).toarray()
-        strongest = _strongest(listed[block], factors.strength)
-        pairs = order[start:stop]
-        n_lists = np.diff(weights.indptr)[target[pairs]]
-        pieces = np.split(pairs, np.flatnonzero(np.diff(np.cumsum(n_lists) // LOOKUPS_PER_BLOCK)) + 1)
-        for piece in pieces:
-            owner, entry = _expanded(weights.indptr, target[piece])
-            row, feature = pair_gene[piece][owner] - number * GENES_PER_BLOCK, weights.indices[entry]
-            total[piece] = np.bincount(owner, signed[row, feature] * weights.data[entry], minlength=len(piece))
-            ends = np.searchsorted(owner, np.arange(len(piece)))
-            largest[piece] = np.maximum.reduceat(strongest[row, feature], ends)
+        for piece in _pieces(weights, target[pairs]):
+            owner, entry = _expanded(weights.indptr, target[pairs[piece]])
+            terms = signed[row[piece][owner], weights.indices[entry]] * weights.data[entry]
+            total[pairs[piece]] = np.bincount(owner, terms, minlength=len(piece))
     return total, largest
 
 

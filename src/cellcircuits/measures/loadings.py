@@ -48,11 +48,12 @@ class Loadings:
 def read_loadings(evidence: Evidence) -> Loadings:
     """Loadings from the table `feature_genes`. Of genes that share a symbol a feature keeps the one of better rank."""
     table = evidence.table("feature_genes")
-    symbols = table["symbol"].str.upper().to_numpy(dtype=object) if len(table) else np.zeros(0, dtype=object)
     row = feature_rows(evidence.features, table["layer"], table["feature"]).astype(np.int64)
-    known = (symbols != "") & (row >= 0)
+    known = (table["symbol"] != "").to_numpy() & (row >= 0)
     table, row = table[known], row[known]
-    gene, names = pd.factorize(symbols[known], sort=True)
+    spelled, spellings = pd.factorize(table["symbol"].to_numpy(dtype=object))
+    upper, names = pd.factorize(np.array([str(symbol).upper() for symbol in spellings], dtype=object), sort=True)
+    gene = upper[spelled]
     n_positions = np.zeros(len(names), dtype=np.int64)
     np.maximum.at(n_positions, gene, table["n_positions"].to_numpy())
     order = np.lexsort((table["rank"].to_numpy(), gene, row))
