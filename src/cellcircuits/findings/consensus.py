@@ -205,6 +205,7 @@ def _answers(row: dict) -> list[Answer]:
         more = "Trace more sources, or annotate with the same gene sets."
         return [untestable(QUESTION, asked, statistic, f"Nothing to compare: {labels}; {sizes}. {more}")]
     note = f"{row['n_shared']:,} pairs joined, {row['n_expected']:.1f} by chance; {labels}."
+    note += " An excess of a few per cent can come from the form of the null: read both baselines."
     if row["sd_expected"] == 0:
         note += " The labels leave no room for agreement: every rewiring shares as many."
     if not every:
