@@ -50,7 +50,7 @@ def readable_seconds(seconds: float) -> str:
 
 
 def print_status(run: Run, console: Console) -> None:
-    """State and size of every stage."""
+    """State and size of every stage, and of `structure/`, which is no stage and made only when asked for."""
     table = Table(title=str(run.folder), title_justify="left")
     for heading in ("stage", "state", "size", ""):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -58,7 +58,21 @@ def print_status(run: Run, console: Console) -> None:
         status = run.status(stage)
         size = readable_bytes(status.size_bytes) if status.size_bytes else ""
         table.add_row(stage, status.state, size, status.detail)
+    status = run.status("structure")
+    if status.state == "missing":
+        table.add_row("structure", "not asked", "", f"cellcircuits structure {run.folder}")
+    else:
+        size = readable_bytes(status.size_bytes) if status.size_bytes else ""
+        detail = _structure_made(run) if status.state == "done" else status.detail
+        table.add_row("structure", status.state, size, detail)
     console.print(table)
+
+
+def _structure_made(run: Run) -> str:
+    """When `structure/` was made, and whether before there were edges to compare with."""
+    manifest = run.manifest("structure") or {"record": {}, "created": ""}
+    early = not manifest["record"].get("edges") and run.status("edges").state == "done"
+    return manifest["created"] + (", before there were edges" if early else "")
 
 
 def print_plan(costs: list[StageCost], rate: float, interpreter_bytes: int, console: Console, given: bool) -> None:
