@@ -196,6 +196,7 @@ def print_structure(run: OpenRun, console: Console) -> None:
     for row in found.dependency_overlap.to_dict("records"):
         console.print(
             f"L{row['source_layer']} to L{row['target_layer']}: {row['n_both']:,} of {row['n_edges']:,} edges join "
-            f"features that fire together ({row['expected_matched']:,.0f} by chance at equal firing rates)",
+            f"features that fire together (by chance at equal firing rates {row['expected_matched']:,.0f}; "
+            f"also with as many shared genes {row['expected_by_gene']:,.0f}, z = {row['z_by_gene']:.1f})",
             highlight=False,
         )

@@ -84,6 +84,8 @@ n_both | int64 | pairs | Pairs that are both
 expected_both | float64 | pairs | Such pairs if the targets of each source's edges were drawn at random
 expected_matched | float64 | pairs | The same, drawn among targets of similar firing rate (tenths)
 z_matched | float64 | 1 | (n_both - expected_matched) / standard deviation of these draws; NaN where nothing can vary
+expected_by_gene | float64 | pairs | The same, drawn among targets of similar firing rate that share about as many genes with the source: what co-firing by gene alone predicts
+z_by_gene | float64 | 1 | (n_both - expected_by_gene) / standard deviation of these draws; NaN where nothing can vary
 """)
 
 SVD_ALIGNMENT = columns("""
