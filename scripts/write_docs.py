@@ -51,6 +51,10 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
         ("interactions.parquet", "Table `interactions`; empty without networks of interactions."),
         ("annotation_rates.parquet", "Table `annotation_rates`: each share beside that of random gene lists."),
+        ("baselines.parquet", "Table `baselines`: these features beside those of other dictionaries."),
+        ("pca/*.parquet", "The other tables for principal components, if `annotate.baselines` asks for them."),
+        ("ica/*.parquet", "The same for independent components."),
+        ("neurons/*.parquet", "The same for coordinates of the residual stream."),
         ("summary.json", "Counts of every layer, {L00: {...}}."),
     ],
     "trace": [

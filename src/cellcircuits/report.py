@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from cellcircuits.baseline_table import over_layers
 from cellcircuits.opened import OpenRun
 from cellcircuits.run import STAGES, Run
 from cellcircuits.summary import summarise, top_circuits
@@ -119,6 +120,7 @@ def print_summary(run: OpenRun, console: Console) -> None:
             table.add_row(f"{section}: {name}" if position == 0 else f"  {name}", text)
     console.print(table)
     print_quality(run, console)
+    print_baselines(run, console)
     print_circuits(run, console)
 
 
@@ -131,6 +133,34 @@ def print_quality(run: OpenRun, console: Console) -> None:
         table.add_column(heading, justify="right")
     for row in quality.to_dict("records"):
         table.add_row(*(format(row[column], form) for _, column, form in shown))
+    console.print(table)
+
+
+def print_baselines(run: OpenRun, console: Console) -> None:
+    """The table `baselines` over all layers: the autoencoders' features beside those of other dictionaries."""
+    title = "Features and what they are compared with, all layers (in brackets: by chance; docs/features.md)"
+    table = Table(title=title, title_justify="left")
+    headings = (
+        "dictionary",
+        "features",
+        "active",
+        "with a gene list",
+        "with an enriched gene set",
+        "tells labels apart",
+    )
+    for heading in (*headings, "largest AUROC, median"):
+        table.add_column(heading, justify="left" if heading == "dictionary" else "right")
+    for kind, row in over_layers(run.baselines).iterrows():
+        tested = row["n_tested"] > 0
+        table.add_row(
+            str(kind).replace("_", " "),
+            f"{row['n_features']:,.0f}",
+            f"{row['l0']:.1f}",
+            f"{row['n_with_gene_list']:,.0f}",
+            f"{row['annotated_share']:.1%} ({row['null_share']:.1%})",
+            f"{row['associated_share']:.1%} ({row['null_associated_share']:.1%})" if tested else "",
+            f"{row['median_auroc']:.3f} ({row['null_auroc']:.3f})" if tested else "",
+        )
     console.print(table)
 
 
