@@ -71,6 +71,7 @@ def baseline_row(
         "n_annotated": summary["n_annotated"],
         "annotated_share": summary["n_annotated"] / listed if listed else np.nan,
         "null_share": summary["false_annotated_share"],
+        "n_labels": int(features["label"][features["label"] != ""].nunique()),
         "n_tested": found.n_tested,
         "n_associated": found.n_associated,
         "associated_share": found.share,
@@ -81,7 +82,8 @@ def baseline_row(
 
 
 def over_layers(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table baselines with one row per dictionary: counts added up, shares anew, all else the mean over layers.
+    """The table baselines with one row per dictionary: counts added up, shares anew, all else the mean over layers
+    (so `n_labels` is per layer: layers share labels).
 
     The index is the kind, in the table's order.
     """

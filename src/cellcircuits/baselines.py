@@ -28,6 +28,7 @@ from cellcircuits.catalogue import FiringSums
 from cellcircuits.models.base import Model
 from cellcircuits.settings import AnnotateSettings
 from cellcircuits.tokens import Tokens
+from cellcircuits.top_k import top_k_indices
 
 POSITIONS_PER_CELL = 100
 """Positions of one cell from which a baseline is fitted, at most: more cells say more than more of their genes."""
@@ -115,7 +116,7 @@ def independent_components(states: np.ndarray, n_components: int, seed: int) -> 
 
     axes, variances = principal_components(states)
     vectors, scale = axes.read[:, :n_components], np.sqrt(variances[:n_components])
-    white = (states - axes.mean) @ (vectors / scale)
+    white = ((states - axes.mean) @ (vectors / scale)).astype(np.float32)
     ica = FastICA(whiten=False, random_state=seed, max_iter=ICA_STEPS, tol=ICA_TOLERANCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said by n_steps
@@ -134,17 +135,32 @@ def find_axes(kind: str, states: np.ndarray, settings: AnnotateSettings) -> Axes
     return independent_components(states, settings.baseline_components, settings.seed)
 
 
-def split_by_sign(axes: Axes, k: int) -> TopKSAE:
-    """The dictionary with two features per axis, 2 j for its positive side and 2 j + 1 for its negative one."""
-    n_axes, width = axes.directions.shape
-    sae = TopKSAE(width, 2 * n_axes, min(k, 2 * n_axes))
-    read = np.stack([axes.read, -axes.read], axis=2).reshape(width, 2 * n_axes)
-    write = np.stack([axes.directions, -axes.directions], axis=1).reshape(2 * n_axes, width)
-    weights = {"W_enc": read, "W_dec": write, "b_enc": np.zeros(2 * n_axes), "b_dec": axes.mean, "b_in": axes.mean}
-    sae.load_state_dict(
-        {name: torch.from_numpy(np.ascontiguousarray(value)).float() for name, value in weights.items()}
-    )
-    return sae.eval().requires_grad_(False)
+class SplitAxes(TopKSAE):
+    """A TopK dictionary with two features per axis, 2 j for its positive side and 2 j + 1 for its negative one.
+
+    At most one of the two is above 0, so the k largest of all are on the k axes with the largest absolute values: half
+    of the products.
+    """
+
+    axes: torch.Tensor
+    """float32 (d_model, axis): reads the coordinates, the even columns of W_enc."""
+
+    def __init__(self, axes: Axes, k: int) -> None:
+        n_axes, width = axes.directions.shape
+        super().__init__(width, 2 * n_axes, min(k, n_axes))
+        read = np.stack([axes.read, -axes.read], axis=2).reshape(width, 2 * n_axes)
+        write = np.stack([axes.directions, -axes.directions], axis=1).reshape(2 * n_axes, width)
+        weights = {"W_enc": read, "W_dec": write, "b_enc": np.zeros(2 * n_axes), "b_dec": axes.mean, "b_in": axes.mean}
+        self.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
+        self.register_buffer("axes", torch.from_numpy(axes.read).float().contiguous(), persistent=False)
+        self.eval().requires_grad_(False)
+
+    def encode(self, hidden: torch.Tensor) -> SparseCode:
+        """The k largest features of hidden states (..., d_model)."""
+        values = (hidden - self.b_in) @ self.axes
+        indices = top_k_indices(values.abs(), self.k)
+        values = values.gather(-1, indices)
+        return SparseCode(values.abs(), 2 * indices + (values < 0))
 
 
 def fit_baselines(
@@ -157,7 +173,7 @@ def fit_baselines(
     k, made, steps = active_features(sae, states), {}, {}
     for kind in dict.fromkeys(settings.baselines):
         axes = find_axes(kind, states, settings)
-        made[kind] = split_by_sign(axes, k).to(sae.W_dec.device)
+        made[kind] = SplitAxes(axes, k).to(sae.W_dec.device)
         if kind == "ica":
             steps[kind] = axes.n_steps
     return made, steps

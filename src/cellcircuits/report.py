@@ -158,6 +158,7 @@ def print_baselines(run: OpenRun, console: Console) -> None:
             f"{row['l0']:.1f}",
             f"{row['n_with_gene_list']:,.0f}",
             f"{row['annotated_share']:.1%} ({row['null_share']:.1%})",
+            f"{row['n_labels']:.0f} per layer",
             f"{row['associated_share']:.1%} ({row['null_associated_share']:.1%})" if tested else "",
             f"{row['median_auroc']:.3f} ({row['null_auroc']:.3f})" if tested else "",
         )

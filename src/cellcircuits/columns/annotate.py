@@ -112,6 +112,7 @@ n_with_gene_list | int64 | features | Features with a gene list
 n_annotated | int64 | features | Of them, those with an enriched gene set
 annotated_share | float64 | share | n_annotated / n_with_gene_list; NaN without a list
 null_share | float64 | share | The same for random gene lists as long as these
+n_labels | int64 | labels | Different labels among them: many features may have one name
 n_tested | int64 | features | Features that fire in the cells compared
 n_associated | int64 | features | Of them, those with a label of an obs column at q <= max_q
 associated_share | float64 | share | n_associated / n_tested; NaN without a column of labels
