@@ -314,7 +314,7 @@ def test_a_dictionary_of_the_sparse_truth_beats_axes():
 # ------------------------------------------------------------------------------------------------ a run
 
 
-def test_a_run_with_baselines(toy_run, toy_settings, capsys):
+def test_a_run_with_baselines(toy_run, toy_settings):
     before = toy_run.features
     kinds = ["neurons", "ica", "pca"]
     changes = {"baselines": kinds, "baseline_positions": 500, "min_label_cells": 5}

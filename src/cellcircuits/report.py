@@ -231,3 +231,15 @@ def print_structure(run: OpenRun, console: Console) -> None:
             f"also with as many shared genes {row['expected_by_gene']:,.0f}, z = {row['z_by_gene']:.1f})",
             highlight=False,
         )
+    for row in found.perturbation_rates.to_dict("records"):
+        console.print(
+            f"L{row['layer']}, {row['n_perturbations']} perturbations: {row['called_share']:.1%} of pairs with a "
+            f"feature called (labels permuted: {row['null_called_share']:.1%}); {row['n_listed']:,} pairs list the "
+            f"perturbed gene"
+            + (
+                f", {row['listed_called_share']:.1%} of them called, {row['listed_lower_share']:.0%} lower"
+                if row["n_listed"]
+                else ""
+            ),
+            highlight=False,
+        )

@@ -425,11 +425,14 @@ class StructureSettings:
     """Label of that column for control cells."""
     min_perturbed_cells: int = 10
     """Fewest cells of a perturbation that is tested."""
+    min_mapped_genes: float = 0.5
+    """Stop if a smaller share of the screen's detected genes is in the model's vocabulary. Cells of the screen without
+    any of them are left out."""
     seed: int = 0
     """Seed of every draw."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "min_cosine", "min_axis_cosine", "min_jaccard")
+        _check_ranges(self, *PROBABILITY, "min_cosine", "min_axis_cosine", "min_jaccard", "min_mapped_genes")
         _check_ranges(self, 1, inf, "min_together", "svd_axes", "null_draws", "null_features")
         _check_ranges(self, 2, inf, "min_module", "svd_positions", "min_perturbed_cells")
         _check_ranges(self, 0, inf, "max_cells", "min_pmi", "resolution", "rewirings", "seed")
