@@ -49,6 +49,10 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
         ("interactions.parquet", "Table `interactions`; empty without networks of interactions."),
         ("annotation_rates.parquet", "Table `annotation_rates`: each share beside that of random gene lists."),
+        ("baselines.parquet", "Table `baselines`: these features beside those of other dictionaries."),
+        ("pca/*.parquet", "The other tables for principal components, if `annotate.baselines` asks for them."),
+        ("ica/*.parquet", "The same for independent components."),
+        ("neurons/*.parquet", "The same for coordinates of the residual stream."),
         ("summary.json", "Counts of every layer, {L00: {...}}."),
     ],
     "trace": [
@@ -220,7 +224,9 @@ after block.
     "findings": """
 `summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),
 `n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
-number).
+number), `verdicts` (how many answers got each), `answers` (the table). `report.html` is one page of all questions, without
+other files. Questions that could not be asked have no table or one without rows. `record` in the manifest holds the hashes
+of the files of screens and diseases (`files`). What each question asks: [findings.md](findings.md).
 """,
     "structure": """
 Made by `cellcircuits structure RUN`; no other stage reads it. `record` in its manifest holds the flags (`settings`),
@@ -270,8 +276,8 @@ OUTSIDE = f"""## Files outside a run
 and Cytoscape) and `--format cytoscape` (`edges{ENDINGS["cytoscape"]}`) write a directed graph: a node per feature, for
 example `L3_F17`, with layer, feature, label, firing_rate and top_genes; an edge per edge with its numeric columns.
 
-`cellcircuits demo` writes, beside its run folders, `consensus.parquet` and `consensus_overlap.parquet` (tables
-`consensus` and `consensus_overlap`).
+`cellcircuits compare RUN RUN ...` writes `comparison/` (the demo beside its run folders): the tables below, `answers`, a
+figure for each question, `report.html` and `summary.json`.
 """
 
 

@@ -29,7 +29,7 @@ from cellcircuits.run import STAGES, open_folder
 from cellcircuits.settings import Settings, settings_from_dict, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OTHER_VERBS = ("run", "plan", "status", "summary", "export", "settings", "demo", "fetch")
+OTHER_VERBS = ("run", "plan", "status", "summary", "export", "settings", "demo", "fetch", "convert")
 DEMO = Path(cc.__file__).parent / "data" / "demo_geneformer"
 
 
@@ -187,6 +187,47 @@ def test_status(call, toy_run):
     for stage in STAGES:
         state = "missing" if stage == "atlas" else "done"
         assert re.search(rf"│ {stage} +│ {state} +│", out)
+
+
+def test_status_knows_the_structure(call, toy_run):
+    def row() -> str:
+        code, out, _ = call("status", toy_run.folder)
+        assert code == 0
+        return next(line for line in out.splitlines() if "│ structure" in line)
+
+    assert "not asked" in row() and f"cellcircuits structure {toy_run.folder}"[:40] in row()
+    shutil.move(toy_run.path("edges"), toy_run.folder / "aside")
+    assert call("structure", toy_run.folder, "--min-together", "5", "--min-pmi", "0.1")[0] == 0
+    shutil.move(toy_run.folder / "aside", toy_run.path("edges"))
+    assert re.search(r"│ structure +│ done +│ +[\d.]+ kB │ .*, before there were edges", row())
+    assert call("structure", toy_run.folder, "--min-together", "5", "--min-pmi", "0.1")[0] == 0
+    assert re.search(r"│ structure +│ done +│ +[\d.]+ kB │", row()) and "before" not in row()
+    # edges that were called anew are not those it was compared with
+    assert call("edges", toy_run.folder, "--min-cells", "10")[0] == 0
+    assert re.search(r"│ structure +│ stale +│ .*edges changed since", row())
+    assert call("annotate", toy_run.folder, "--top-genes", "5")[0] == 0
+    assert re.search(r"│ structure +│ stale +│ .*annotate, edges changed since", row())
+
+
+def test_convert(call, refused, tmp_path, toy_files):
+    code, out, _ = call("convert", toy_files / "saes", "new/saes")
+    assert code == 0
+    assert re.search(r"new/saes/L02: 6 features of width 18 \(topk\)", out)
+    converted, original = cc.load_saes("new/saes"), cc.load_saes(toy_files / "saes")
+    assert list(converted) == [0, 1, 2]
+    assert all(torch.equal(converted[k].W_enc, original[k].W_enc) for k in original)
+    refused("new/saes exists already; choose another folder", "convert", toy_files / "saes", "new/saes")
+    refused("no folder .*absent with sparse autoencoders", "convert", tmp_path / "absent", "other")
+    refused("holds no sparse autoencoders; expected folders L00", "convert", tmp_path, "other")
+    refused("in folders named 'trainer_7'", "convert", toy_files / "saes", "other", "--trainer", "trainer_7")
+    Path("file").write_text("")
+    refused("Cannot write file/saes", "convert", toy_files / "saes", "file/saes")
+    assert sorted(str(path) for path in Path().rglob("*") if path.name != "sae_weights.safetensors") == [
+        "file",
+        "new",
+        "new/saes",
+        *(f"new/saes/L0{layer}{file}" for layer in range(3) for file in ("", "/cfg.json")),
+    ]
 
 
 def test_summary(call, toy_run):

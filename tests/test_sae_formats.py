@@ -297,6 +297,43 @@ def test_a_dictionary_runs_no_code(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("named", ["resid_post_layer_{}", "pythia_{}"], ids=["by folder", "by file"])
+def test_folders_of_trainers_below_folders_of_layers(tmp_path, named):
+    """As dictionary_learning writes a sweep: <submodule>/trainer_<i>/ae.pt, with checkpoints and results beside it."""
+    written = {}
+    for layer in (3, 11):
+        folder = tmp_path / named.format(layer)
+        written[layer] = learned(folder / "trainer_0", "AutoEncoderTopK", layer=layer)
+        (folder / "trainer_0" / "checkpoints").mkdir()
+        (folder / "trainer_0" / "checkpoints" / "ae_100.pt").write_bytes(b"")
+        (folder / "trainer_0" / "eval_results.json").write_text("{}")
+    saes = load_saes(tmp_path)
+    assert list(saes) == [3, 11] and all(sae.info["layer"] == layer for layer, sae in saes.items())
+    w = written[11]
+    code = top_k((HIDDEN.numpy() - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"])
+    agrees(saes[11], code, code @ w["decoder.weight"].T + w["b_dec"])
+
+
+def test_one_of_several_trainers_is_chosen_by_name(tmp_path):
+    for trainer, k in (("trainer_0", 4), ("trainer_1", 2)):
+        folder = tmp_path / "sweep" / "resid_post_layer_3" / trainer
+        learned(folder, "AutoEncoderTopK", k=torch.tensor(k, dtype=torch.int))
+    message = r"layer_3/trainer_0 and resid_post_layer_3/trainer_1\. Take one with trainer=\"trainer_1\""
+    with pytest.raises(ModelError, match=message):
+        load_saes(tmp_path / "sweep")
+    assert [load_saes(tmp_path / "sweep", trainer)[3].k for trainer in ("trainer_0", "trainer_1")] == [4, 2]
+    with pytest.raises(ModelError, match="no sparse autoencoders in folders named 'trainer_2'"):
+        load_saes(tmp_path / "sweep", "trainer_2")
+    convert_saes(tmp_path / "sweep", tmp_path / "to", trainer="trainer_1")
+    assert load_saes(tmp_path / "to")[3].k == 2
+
+
+def test_seeds_and_baselines_of_a_run_are_not_taken_for_layers(tmp_path):
+    for folder in ("L00", "seed_1/L00", "random_weights/L00"):
+        filled(TopKSAE(WIDTH, N_FEATURES, K)).save(tmp_path / folder)
+    assert list(load_saes(tmp_path)) == [0]
+
+
 # ------------------------------------------------------------------------------------------------ converting
 
 

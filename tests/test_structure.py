@@ -17,7 +17,7 @@ from cellcircuits.settings import StructureSettings
 from cellcircuits.structure import modules as module_file
 from cellcircuits.structure.alignment import layer_alignment, singular_axes
 from cellcircuits.structure.counting import StructureSums, count_structure
-from cellcircuits.structure.dependencies import dependency_overlap, source_dependencies
+from cellcircuits.structure.dependencies import source_dependencies
 from cellcircuits.structure.modules import (
     PmiGraph,
     expected_pairs,
@@ -317,38 +317,6 @@ def test_dependencies_are_a_loop_over_pairs(counted):
     found = table.set_index(["source_feature", "target_feature"])["pmi"].to_dict()
     assert set(found) == set(expected) and len(found) > 3
     assert all(found[pair] == pytest.approx(pmi) for pair, pmi in expected.items())
-
-
-def overlap_of(n_sources=12, n_targets=400, seed=0, same=False):
-    """Random dependent pairs and edges, or edges that are among the dependent pairs."""
-    rng = np.random.default_rng(seed)
-    sums = StructureSums(1000, {0: np.full(n_sources, 9), 1: rng.integers(1, 99, n_targets)})
-    pairs = [(s, t) for s in range(n_sources) for t in range(n_targets)]
-    dependent = rng.random(len(pairs)) < 0.2
-    causal = rng.random(len(pairs)) < 0.3
-    causal &= dependent | ~np.array(same)
-    frame = pd.DataFrame(pairs, columns=["source_feature", "target_feature"])
-    dependencies = frame.assign(n_together=100, pmi=np.where(dependent, 3.0, 1.0))
-    edges = frame[causal].assign(source_layer=0, target_layer=1)
-    return (
-        dependency_overlap((0, 1), np.arange(n_sources), dependencies, edges, sums, StructureSettings()),
-        dependent,
-        causal,
-    )
-
-
-def test_overlap_with_edges_counts_and_expects():
-    row, dependent, causal = overlap_of()
-    d, c = (x.reshape(12, 400) for x in (dependent, causal))
-    assert (row["n_dependent"], row["n_edges"], row["n_both"]) == (d.sum(), c.sum(), (d & c).sum())
-    assert row["expected_both"] == pytest.approx(sum(d[s].sum() * c[s].sum() / 400 for s in range(12)))
-    same, _, _ = overlap_of(same=True)
-    assert same["n_both"] == same["n_edges"] and same["z_matched"] > 15
-
-
-def test_overlap_is_calibrated_where_edges_are_random():
-    z = [overlap_of(seed=seed)[0]["z_matched"] for seed in range(60)]
-    assert abs(np.mean(z)) < 0.4 and 0.75 < np.std(z) < 1.25
 
 
 # ------------------------------------------------------------------------------------------------ unannotated features

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellcircuits.annotation import Annotator
-from cellcircuits.autoencoders import SparseAutoencoder
-from cellcircuits.codes import CodeBatch, SparseSum, stream_codes
+from cellcircuits.codes import CodeBatch, Encoder, SparseSum, stream_codes
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
 from cellcircuits.models.base import Model
 from cellcircuits.settings import AnnotateSettings
@@ -69,7 +68,7 @@ class _LayerSums:
 def count_firings(
     model: Model,
     tokens: Tokens,
-    saes: dict[int, SparseAutoencoder],
+    saes: Mapping[int, Encoder],
     batch_cells: int,
     report=lambda n_cells: None,
     scored: Sequence[int] | np.ndarray = (),

@@ -37,7 +37,10 @@ def _read_h5ad(path: Path) -> ad.AnnData:
         raise DataError(f"There is no file {path}. Set cells.data to an AnnData file (.h5ad).")
     try:
         # backed: the matrix of cells that were not asked for is never read
-        return ad.read_h5ad(path, backed="r")
+        adata = ad.read_h5ad(path, backed="r")
+        if adata.raw is not None and adata.raw.n_vars == 0:
+            del adata.raw  # "no raw", as newer versions write it, which this one takes for one without a matrix
+        return adata
     except Exception as error:
         raise DataError(
             f"{path} is not an AnnData file: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "

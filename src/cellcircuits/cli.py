@@ -116,6 +116,18 @@ class FetchCommand:
 
 
 @dataclass(frozen=True)
+class ConvertCommand:
+    """Write sparse autoencoders of other formats as SAELens folders, which runs and SAELens read."""
+
+    source: Folder
+    """Folder that holds one folder per layer: SAELens, sparsify, dictionary_learning, or published ones."""
+    target: Folder
+    """Folder to write L00, L01, ... into; must not exist."""
+    trainer: str = ""
+    """Where dictionary_learning trained several for one layer: the name of the folder to take (trainer_1)."""
+
+
+@dataclass(frozen=True)
 class StructureCommand:
     """Ask how the features of a run hang together: modules, persistence, dependencies, alignment, perturbations."""
 
@@ -166,6 +178,7 @@ def _commands(settings: Settings) -> Any:
         "settings": SettingsCommand,
         "demo": DemoCommand,
         "fetch": FetchCommand,
+        "convert": ConvertCommand,
         "structure": StructureCommand,
         "compare": CompareCommand,
     }
@@ -229,6 +242,8 @@ def _execute(command: Any, settings: Settings) -> None:
         commands.fetch(command.name, command.folder)
     elif isinstance(command, CompareCommand):
         commands.compare(command.runs, command.out, command.settings)
+    elif isinstance(command, ConvertCommand):
+        commands.convert(command.source, command.target, command.trainer)
     elif isinstance(command, StructureCommand):
         commands.structure(command.run, command.settings)
     else:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from cellcircuits.activations import ActivationBatch, stream_activations
-from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
+from cellcircuits.autoencoders import SparseCode
 from cellcircuits.models.base import Model
 from cellcircuits.tokens import Tokens
+
+
+class Encoder(Protocol):
+    """What gives a state its sparse code: an autoencoder, or several dictionaries side by side."""
+
+    @property
+    def n_features(self) -> int:
+        """Features."""
+
+    def encode(self, hidden: torch.Tensor) -> SparseCode:
+        """Sparse code of hidden states (..., d_model)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ def sparse_codes(code: SparseCode, n_features: int) -> sp.csr_matrix:
 def stream_codes(
     model: Model,
     tokens: Tokens,
-    saes: dict[int, SparseAutoencoder],
+    saes: Mapping[int, Encoder],
     batch_cells: int,
     order: Sequence[int] | None = None,
 ) -> Iterator[CodeBatch]:

@@ -117,6 +117,16 @@ def fetch(name: str, folder: Path | None) -> None:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def convert(source: Path, target: Path, trainer: str = "") -> None:
+    """Write sparse autoencoders of any format as SAELens folders; print their layers and sizes."""
+    from cellcircuits.sae import convert_saes, load_sae
+
+    for path in convert_saes(source, target, trainer):
+        sae = load_sae(path)
+        line = f"{path}: {sae.n_features:,} features of width {sae.d_model} ({sae.saelens_config()['architecture']})"
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def structure(folder: Path, settings: StructureSettings) -> None:
     """Write the tables of `structure/` and print their rates."""
     from cellcircuits.structure_tables import write_structure

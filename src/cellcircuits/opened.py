@@ -93,6 +93,11 @@ class OpenRun(Run):
         return self._table("annotate", "annotation_rates")
 
     @cached_property
+    def baselines(self) -> pd.DataFrame:
+        """What gene sets and cell labels say of the autoencoders' features, and of those of other dictionaries."""
+        return self._table("annotate", "baselines")
+
+    @cached_property
     def sources(self) -> pd.DataFrame:
         """Features that were ablated."""
         return self._table("trace", "sources")

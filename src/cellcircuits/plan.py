@@ -14,9 +14,10 @@ from time import perf_counter
 
 import numpy as np
 
+from cellcircuits.annotate_memory import catalogue_bytes, structure_bytes
 from cellcircuits.errors import SettingsError
 from cellcircuits.model_shape import BYTES, ModelShape
-from cellcircuits.settings import FINAL_BATCH, SPARSE_FEATURES_PER_ACTIVE, Settings
+from cellcircuits.settings import FINAL_BATCH, SPARSE_FEATURES_PER_ACTIVE, Settings, StructureSettings
 from cellcircuits.trace_cost import StageCost, trace_costs
 from cellcircuits.trace_memory import block_numbers, process_bytes
 from cellcircuits.trace_work import block_operations, sae_layers
@@ -54,6 +55,7 @@ def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list
         _train_cost(settings, shape, lengths),
         _quality_cost(settings, shape, lengths),
         _annotate_cost(settings, shape, lengths),
+        _structure_cost(settings, shape, lengths),
         *trace_costs(settings, shape, lengths),
     ]
 
@@ -129,16 +131,26 @@ def _annotate_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -
     n_features = settings.train.expansion * shape.d_model
     operations = (max(layers) + 1) * block_operations(shape, used)
     operations += 2.0 * shape.d_model * n_features * len(layers) * used.sum()
-    batch = float(lengths.max()) * settings.train.model_batch
-    memory = (
-        shape.weight_bytes
-        + BYTES * batch * block_numbers(shape)
-        + BYTES * batch * (len(layers) * shape.d_model + n_features)
-    )
+    operations += 2.0 * shape.d_model**2 * len(settings.annotate.baselines) * len(layers) * used.sum()
     n_models = 1 + settings.train.random_weights
-    memory += (n_models - 1) * shape.weight_bytes
+    memory = catalogue_bytes(settings, shape, used)
     disk = 300.0 * n_features * len(layers) * 10
-    return StageCost("annotate", n_models * n_cells, n_models * operations, memory, n_models * disk)
+    # each baseline has half as many features as a dictionary with an expansion of 4
+    n_tables = n_models + 2 * len(settings.annotate.baselines) / settings.train.expansion
+    return StageCost("annotate", n_models * n_cells, n_models * operations, memory, n_tables * disk)
+
+
+def _structure_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
+    """What `cellcircuits structure` would take with its defaults; no stage of a run."""
+    structure, layers = StructureSettings(), sae_layers(settings, shape)
+    used = lengths[: min(structure.max_cells or len(lengths), len(lengths))]
+    n_features = settings.train.expansion * shape.d_model
+    operations = (max(layers) + 1) * block_operations(shape, used)
+    operations += 2.0 * shape.d_model * n_features * len(layers) * used.sum()
+    # pairs of active features, within a layer and with the next
+    operations += 4.0 * settings.train.k**2 * len(layers) * used.sum()
+    memory = structure_bytes(settings, shape, used, structure)
+    return StageCost("structure", len(used), operations, memory, 300.0 * n_features * len(layers), "if asked")
 
 
 def interpreter_bytes() -> int:

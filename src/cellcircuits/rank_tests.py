@@ -8,6 +8,13 @@ With ranks r (ties averaged), n1 cells inside and n2 outside:
     sd^2 = n1 n2 / 12 (N + 1 - sum over ties (t^3 - t) / (N (N - 1))),    N = n1 + n2
 
 AUROC is the chance that a cell inside has a higher score than one outside (equal scores count half).
+
+Where few cells have a score above 0, nearly all are one tie and U is far from normal: a single cell of a small label
+would give p = 1e-10. So where less than half of the cells are above 0, and fewer than `FEWEST_EXPECTED` of them are
+expected inside (or outside) by chance, what is tested is their number alone, exactly: K of N cells are above 0, x of
+the n1 inside,
+
+    p = 2 min(P(X <= x), P(X >= x)), at most 1,    X hypergeometric (N, K, n1)
 """
 
 from __future__ import annotations
@@ -17,10 +24,14 @@ from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import norm
+from scipy.stats import hypergeom, norm
 
 ENTRIES_PER_BLOCK = 4_000_000
 """Scores above 0, or pairs of column and label, that are looked at together: bounds the memory."""
+
+
+FEWEST_EXPECTED = 10
+"""Cells above 0 that are expected on the smaller side, from which on ranks are tested by their normal approximation."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class RankTests:
 
     auroc: np.ndarray
     p_value: np.ndarray
-    """Two-sided, normal approximation with tie and continuity correction; 1 where all scores are equal."""
+    """Two-sided, normal approximation with tie and continuity correction, or exact on the number of cells above 0
+    where these are few; 1 where all scores are equal."""
     mean_inside: np.ndarray
     mean_outside: np.ndarray
 
@@ -55,9 +67,24 @@ def rank_tests(scores: sp.spmatrix, labels: np.ndarray, n_labels: int, control: 
         outside, n_outside = sums.sum(axis=1, keepdims=True) - sums, len(labels) - counts
     else:
         outside, n_outside = sums[:, [control]], np.full(n_labels, counts[control])
-    return RankTests(
-        u / (counts * n_outside), _p_values(u, ties, counts, n_outside), sums / counts, outside / n_outside
-    )
+    above = (columns > 0).T.astype(np.int64) @ np.eye(n_labels, dtype=np.int64)[labels]
+    above_outside = above.sum(axis=1, keepdims=True) - above if control is None else above[:, [control]]
+    p = _exact_where_few(_p_values(u, ties, counts, n_outside), above, above + above_outside, counts, n_outside)
+    return RankTests(u / (counts * n_outside), p, sums / counts, outside / n_outside)
+
+
+def _exact_where_few(
+    p: np.ndarray, inside: np.ndarray, both: np.ndarray, n_inside: np.ndarray, n_outside: np.ndarray
+) -> np.ndarray:
+    """p (column, label) with those of few cells above 0 replaced; `inside` of `both` such cells are inside."""
+    n = n_inside + n_outside
+    few = (2 * both < n) & (both * np.minimum(n_inside, n_outside) < FEWEST_EXPECTED * n) & (both > 0)
+    label = np.nonzero(few)[1]
+    args = n[label], both[few], n_inside[label]
+    tails = hypergeom.cdf(inside[few], *args), hypergeom.sf(inside[few] - 1, *args)
+    exact = p.copy()
+    exact[few] = np.minimum(2 * np.minimum(*tails), 1.0)
+    return exact
 
 
 def _p_values(u: np.ndarray, ties: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cellcircuits.answers import UNTESTABLE
+from cellcircuits.baseline_table import over_layers
 from cellcircuits.findings_page import number
 from cellcircuits.findings_report import REPORT
 from cellcircuits.opened import OpenRun
@@ -55,7 +56,7 @@ def readable_seconds(seconds: float) -> str:
 
 
 def print_status(run: Run, console: Console) -> None:
-    """State and size of every stage."""
+    """State and size of every stage, and of `structure/`, which is no stage and made only when asked for."""
     table = Table(title=str(run.folder), title_justify="left")
     for heading in ("stage", "state", "size", ""):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -63,7 +64,21 @@ def print_status(run: Run, console: Console) -> None:
         status = run.status(stage)
         size = readable_bytes(status.size_bytes) if status.size_bytes else ""
         table.add_row(stage, status.state, size, status.detail)
+    status = run.status("structure")
+    if status.state == "missing":
+        table.add_row("structure", "not asked", "", f"cellcircuits structure {run.folder}")
+    else:
+        size = readable_bytes(status.size_bytes) if status.size_bytes else ""
+        detail = _structure_made(run) if status.state == "done" else status.detail
+        table.add_row("structure", status.state, size, detail)
     console.print(table)
+
+
+def _structure_made(run: Run) -> str:
+    """When `structure/` was made, and whether before there were edges to compare with."""
+    manifest = run.manifest("structure") or {"record": {}, "created": ""}
+    early = not manifest["record"].get("edges") and run.status("edges").state == "done"
+    return manifest["created"] + (", before there were edges" if early else "")
 
 
 def print_plan(costs: list[StageCost], rate: float, interpreter_bytes: int, console: Console, given: bool) -> None:
@@ -110,6 +125,7 @@ def print_summary(run: OpenRun, console: Console) -> None:
             table.add_row(f"{section}: {name}" if position == 0 else f"  {name}", text)
     console.print(table)
     print_quality(run, console)
+    print_baselines(run, console)
     print_circuits(run, console)
     print_answers(run.findings.answers, run.path("findings") / REPORT, console)
 
@@ -123,6 +139,35 @@ def print_quality(run: OpenRun, console: Console) -> None:
         table.add_column(heading, justify="right")
     for row in quality.to_dict("records"):
         table.add_row(*(format(row[column], form) for _, column, form in shown))
+    console.print(table)
+
+
+def print_baselines(run: OpenRun, console: Console) -> None:
+    """The table `baselines` over all layers: the autoencoders' features beside those of other dictionaries."""
+    title = "Features and what they are compared with, all layers (in brackets: by chance; docs/features.md)"
+    table = Table(title=title, title_justify="left")
+    headings = (
+        "dictionary",
+        "features",
+        "active",
+        "with a gene list",
+        "with an enriched gene set",
+        "tells labels apart",
+    )
+    for heading in (*headings, "largest AUROC, median"):
+        table.add_column(heading, justify="left" if heading == "dictionary" else "right")
+    for kind, row in over_layers(run.baselines).iterrows():
+        tested = row["n_tested"] > 0
+        table.add_row(
+            str(kind).replace("_", " "),
+            f"{row['n_features']:,.0f}",
+            f"{row['l0']:.1f}",
+            f"{row['n_with_gene_list']:,.0f}",
+            f"{row['annotated_share']:.1%} ({row['null_share']:.1%})",
+            f"{row['n_labels']:.0f} per layer",
+            f"{row['associated_share']:.1%} ({row['null_associated_share']:.1%})" if tested else "",
+            f"{row['median_auroc']:.3f} ({row['null_auroc']:.3f})" if tested else "",
+        )
     console.print(table)
 
 
@@ -209,6 +254,19 @@ def print_structure(run: OpenRun, console: Console) -> None:
     for row in found.dependency_overlap.to_dict("records"):
         console.print(
             f"L{row['source_layer']} to L{row['target_layer']}: {row['n_both']:,} of {row['n_edges']:,} edges join "
-            f"features that fire together ({row['expected_matched']:,.0f} by chance at equal firing rates)",
+            f"features that fire together (by chance at equal firing rates {row['expected_matched']:,.0f}; "
+            f"also with as many shared genes {row['expected_by_gene']:,.0f}, z = {row['z_by_gene']:.1f})",
+            highlight=False,
+        )
+    for row in found.perturbation_rates.to_dict("records"):
+        console.print(
+            f"L{row['layer']}, {row['n_perturbations']} perturbations: {row['called_share']:.1%} of pairs with a "
+            f"feature called (labels permuted: {row['null_called_share']:.1%}); {row['n_listed']:,} pairs list the "
+            f"perturbed gene"
+            + (
+                f", {row['listed_called_share']:.1%} of them called, {row['listed_lower_share']:.0%} lower"
+                if row["n_listed"]
+                else ""
+            ),
             highlight=False,
         )

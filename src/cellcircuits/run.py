@@ -119,9 +119,10 @@ class Run:
         if wrong:
             return StageStatus(stage, "damaged", size, f"missing or changed: {listed(wrong)}")
         # an input that is itself stale or damaged makes everything above it stale, although its hash is still the same
+        inputs = manifest["inputs"] | _optional_inputs(manifest)
         changed = [
             name
-            for name, known in manifest["inputs"].items()
+            for name, known in inputs.items()
             if self.status(name).state != "done" or self.stage_hash(name) != known
         ]
         if changed:
@@ -269,6 +270,12 @@ class Run:
         finally:
             partial.unlink(missing_ok=True)
         self.settings = settings
+
+
+def _optional_inputs(manifest: dict[str, Any]) -> dict[str, str]:
+    """{stage: its hash} of what was read because it was there: `structure` compares with edges where a run has them."""
+    edges = manifest["record"].get("edges") if manifest["stage"] == "structure" else ""
+    return {"edges": edges} if edges else {}
 
 
 def file_hash(path: Path) -> str:

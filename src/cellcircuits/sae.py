@@ -21,6 +21,8 @@ _LAYER = (
 )
 _OUTPUT = re.compile(r"(?:layer\.(\d+)\.output|blocks\.(\d+)\.hook_resid_post|" + _LAYER + r"(?:_x\d+_k\d+)?)")
 """Names of the output of a block."""
+TRAINER = "trainer_"
+"""Folders of dictionary_learning's autoencoders, one per trainer of a sweep."""
 
 
 def load_sae(folder: str | Path) -> SparseAutoencoder:
@@ -34,11 +36,12 @@ def load_sae(folder: str | Path) -> SparseAutoencoder:
     return read_autoencoder(Path(folder))
 
 
-def load_saes(folder: str | Path) -> dict[int, SparseAutoencoder]:
+def load_saes(folder: str | Path, trainer: str = "") -> dict[int, SparseAutoencoder]:
     """Load every autoencoder below `folder`, by layer: {layer: autoencoder}.
 
     The layer comes from the folder's name (L05, layer05_x4_k32, layer_5, layers.5, blocks.5.hook_resid_post), else from
-    what the files say.
+    what the files say. An autoencoder may lie one folder deeper, as dictionary_learning writes them
+    (resid_post_layer_5/trainer_0/ae.pt). Where it trained several for one layer, `trainer` says which: "trainer_1".
 
     Raises
     ------
@@ -50,31 +53,64 @@ def load_saes(folder: str | Path) -> dict[int, SparseAutoencoder]:
         raise ModelError(f"There is no folder {folder} with sparse autoencoders.")
     found: dict[int, Path] = {}
     saes: dict[int, SparseAutoencoder] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and is_autoencoder(p)):
+    for path in _autoencoders_below(folder, trainer):
         sae = load_sae(path)
-        layer = _layer_of(path, sae)
+        layer = _layer_of(path, folder, sae)
         if layer in found:
-            raise ModelError(f"Two autoencoders for layer {layer}: {found[layer].name} and {path.name}.")
+            names = " and ".join(str(place.relative_to(folder)) for place in (found[layer], path))
+            choose = (
+                f' Take one with trainer="{path.name}" (in Python), or cellcircuits convert --trainer {path.name}.'
+                if path.name.startswith(TRAINER) and path.parent == found[layer].parent
+                else ""
+            )
+            raise ModelError(f"Two autoencoders for layer {layer}: {names}.{choose}")
         found[layer], saes[layer] = path, sae
     if not found:
+        named = f" in folders named {trainer!r}" if trainer else ""
         raise ModelError(
-            f"{folder} holds no sparse autoencoders; expected folders L00, L01, ... or layer00_x4_k32, ..."
+            f"{folder} holds no sparse autoencoders{named}; expected folders L00, L01, ... or layer00_x4_k32, ... or "
+            "resid_post_layer_0/trainer_0, ..."
         )
     return {layer: saes[layer] for layer in sorted(saes)}
 
 
-def _layer_of(path: Path, sae: SparseAutoencoder) -> int:
-    match = re.match(_LAYER, path.name)
-    if match is not None:
-        return int(match[1])
+def _autoencoders_below(folder: Path, trainer: str) -> list[Path]:
+    """Folders of autoencoders in `folder`, and those of dictionary_learning one deeper.
+
+    Deeper ones are named trainer_0, ..., or are in a folder that is named after a layer; others (the seeds of a run,
+    its model with random weights) are no dictionaries of their own. Those that are not named `trainer` are left out,
+    unless it is "".
+    """
+    found: list[Path] = []
+    for path in _folders(folder):
+        if is_autoencoder(path):
+            found.append(path)
+        else:
+            of_layer = re.match(_LAYER, path.name) is not None
+            deeper = (p for p in _folders(path) if of_layer or p.name.startswith(TRAINER))
+            found += filter(is_autoencoder, deeper)
+    return [path for path in found if trainer in ("", path.name)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _layer_of(path: Path, folder: Path, sae: SparseAutoencoder) -> int:
+    """The layer in the name of the autoencoder's folder, or of the one around it below `folder`, or in its files."""
+    for name in reversed(path.relative_to(folder).parts):
+        match = re.match(_LAYER, name)
+        if match is not None:
+            return int(match[1])
     if isinstance(sae.info.get("layer"), int):
         return sae.info["layer"]
     raise ModelError(f"The layer of {path} is unclear; name the folder L05, layer05... or blocks.5...")
 
 
-def convert_saes(source: str | Path, target: str | Path) -> list[Path]:
+def convert_saes(source: str | Path, target: str | Path, trainer: str = "") -> list[Path]:
     """Write the autoencoders below `source`, in any format, as SAELens folders target/L00, L01, ...; returns these.
 
+    `trainer` is that of `load_saes`.
     Weights keep their bits, except for what the formats cannot say: an input shift of its own (that of Kendiukhov 2026)
     is folded into `b_enc`, and activations that are reported times their decoder's norm get a decoder of unit norm.
 
@@ -86,7 +122,7 @@ def convert_saes(source: str | Path, target: str | Path) -> list[Path]:
     target = Path(target)
     if target.exists():
         raise ModelError(f"{target} exists already; choose another folder.")
-    saes = load_saes(source)
+    saes = load_saes(source, trainer)
     partial = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
         for layer, sae in saes.items():

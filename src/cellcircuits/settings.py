@@ -18,6 +18,7 @@ from cellcircuits.references import NAMES
 from cellcircuits.screen_settings import ScreenSettings
 
 Readout = Literal["source", "target", "other", "pre", "computed"]
+Baseline = Literal["pca", "ica", "neurons"]
 EVERYWHERE = ("target", "other")
 """Readouts that look at positions outside those of the removal, so the whole cell must be carried upward."""
 FOLD = "fold"
@@ -199,6 +200,14 @@ class AnnotateSettings:
     """Permutations of a network against which interactions are tested; up to 20 times as many for the best lists."""
     degree_bin_genes: int = 200
     """Fewest genes of similar degree among which a permutation exchanges labels."""
+    baselines: list[Baseline] = field(default_factory=list)
+    """Dictionaries without an autoencoder that go through the same catalogue and tests, beside it: "pca" (principal
+    components), "ica" (independent components, FastICA), "neurons" (coordinates of the residual stream)."""
+    baseline_positions: int = 10_000
+    """Gene positions per layer to which they are fitted, at random, at most 100 of a cell. Memory is 4 bytes per
+    position, model dimension and layer."""
+    baseline_components: int = 256
+    """Independent components per layer, at most: the largest principal components in which they are looked for."""
     seed: int = 0
     """Seed of the random gene lists and permutations."""
 
@@ -208,6 +217,7 @@ class AnnotateSettings:
         _check_ranges(self, 1, inf, "min_firings", "min_term_genes", "max_term_genes", "min_overlap", "null_draws")
         _check_ranges(self, 2, inf, "degree_bin_genes", "min_label_cells")
         _check_ranges(self, 20, inf, "network_draws")
+        _check_ranges(self, 2, inf, "baseline_positions", "baseline_components")
         _check_ranges(self, 0, inf, "min_interaction_score", "max_cells", "associate_cells", "seed")
 
 
@@ -459,11 +469,14 @@ class StructureSettings:
     """Label of that column for control cells."""
     min_perturbed_cells: int = 10
     """Fewest cells of a perturbation that is tested."""
+    min_mapped_genes: float = 0.5
+    """Stop if a smaller share of the screen's detected genes is in the model's vocabulary. Cells of the screen without
+    any of them are left out."""
     seed: int = 0
     """Seed of every draw."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, *PROBABILITY, "min_cosine", "min_axis_cosine", "min_jaccard")
+        _check_ranges(self, *PROBABILITY, "min_cosine", "min_axis_cosine", "min_jaccard", "min_mapped_genes")
         _check_ranges(self, 1, inf, "min_together", "svd_axes", "null_draws", "null_features")
         _check_ranges(self, 2, inf, "min_module", "svd_positions", "min_perturbed_cells")
         _check_ranges(self, 0, inf, "max_cells", "min_pmi", "resolution", "rewirings", "seed")

@@ -48,8 +48,7 @@ def write_structure(run: OpenRun, settings: StructureSettings, progress: Progres
         tokens = tokens.take(np.sort(rows))
     sources = {int(k): np.sort(v.to_numpy()) for k, v in run.sources.groupby("layer")["feature"]} if edges else {}
     tables: Tables = defaultdict(list)
-    if settings.perturbations:
-        _perturbations(run, model, saes, settings, progress, tables)
+    coverage = _perturbations(run, model, saes, settings, progress, tables) if settings.perturbations else {}
     with progress.task("Counting what fires together", len(tokens)) as advance:
         batch = run.settings.train.model_batch
         sums = count_structure(model, tokens, saes, batch, settings, sources, advance)
@@ -61,6 +60,7 @@ def write_structure(run: OpenRun, settings: StructureSettings, progress: Progres
     record = {"settings": asdict(settings), "n_cells": len(tokens), "edges": run.stage_hash("edges") if edges else ""}
     if settings.perturbations:
         record["perturbations_sha256"] = file_hash(Path(settings.perturbations))
+        record["perturbations_coverage"] = coverage
     with run.writing("structure", **record) as folder:
         for name in STRUCTURE:
             found = pd.concat(tables[name], ignore_index=True) if tables[name] else empty_table(name)
@@ -111,8 +111,18 @@ def _perturbations(
     settings: StructureSettings,
     progress: Progress,
     tables: Tables,
-) -> None:
-    chosen = replace(run.settings.cells, data=settings.perturbations, where={}, n_cells=0, stratify_by="")
+) -> dict[str, object]:
+    """Tables perturbations and perturbation_rates; returns how much of the screen the model can see."""
+    # few genes of a targeted screen may be known to the model, and some cells may have none of them
+    chosen = replace(
+        run.settings.cells,
+        data=settings.perturbations,
+        where={},
+        n_cells=0,
+        stratify_by="",
+        min_mapped_genes=settings.min_mapped_genes,
+        empty_cells="drop",
+    )
     adata, column = read_cells(chosen), settings.perturbation_column
     if column not in adata.obs:
         raise DataError(
@@ -124,9 +134,12 @@ def _perturbations(
         scores = cell_scores(model, tokens, saes, run.settings.train.model_batch, advance)
     for layer, found in scores.items():
         args = (tokens.obs[column], settings.control_label, _of(layer, run.feature_genes))
-        pair = perturbation_response(layer, found, *args, settings.min_perturbed_cells, settings.seed)
+        pair = perturbation_response(
+            layer, found, *args, settings.min_perturbed_cells, settings.seed, tokens.gene_symbols
+        )
         for name, table in zip(("perturbations", "perturbation_rates"), pair, strict=True):
             tables[name].append(table)
+    return dict(tokens.info)
 
 
 def _of(layer: int, table: pd.DataFrame) -> pd.DataFrame:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cellcircuits.formats import RANDOM_WEIGHTS
+from cellcircuits.baseline_table import over_layers
+from cellcircuits.formats import AUTOENCODER, RANDOM_WEIGHTS
 from cellcircuits.opened import OpenRun
 
+KINDS = {
+    RANDOM_WEIGHTS: "on random weights",
+    "pca": "of principal components",
+    "ica": "of independent components",
+    "neurons": "of coordinates of the residual stream",
+}
+"""What the features of the autoencoders are compared with, in the words of the summary."""
 Summary = dict[str, dict[str, str | int | float]]
 """{section: {name: value}}."""
 
@@ -65,14 +73,17 @@ def _annotation_numbers(run: OpenRun, record: dict) -> dict[str, str | int | flo
     """Annotated features, beside random gene lists, and beside features on random weights where the run has them."""
     named = pd.DataFrame(record["summary"]).T
     numbers = {"features": int(named["n_features"].sum()), **_annotation_rates(run.annotation_rates)}
-    if RANDOM_WEIGHTS in record:
-        share = _annotated_share(pd.DataFrame(record[RANDOM_WEIGHTS]).T)
-        numbers["the same on random weights"] = f"{share:.1%} with an enriched gene set"
+    beside = over_layers(run.baselines)
+    for kind, name in KINDS.items():
+        if kind in beside.index:
+            numbers[f"the same {name}"] = f"{beside.loc[kind, 'annotated_share']:.1%} with an enriched gene set"
+    for kind, name in {AUTOENCODER: "features", **KINDS}.items():
+        if kind in beside.index and beside.loc[kind, "n_tested"] > 0:
+            row = beside.loc[kind]
+            text = f"{row['associated_share']:.1%} (labels permuted: {row['null_associated_share']:.1%}); largest AUROC"
+            text += f" {row['median_auroc']:.2f} in the median (permuted: {row['null_auroc']:.2f})"
+            numbers["features that tell labels of cells apart" if kind == AUTOENCODER else f"of those {name}"] = text
     return numbers
-
-
-def _annotated_share(named: pd.DataFrame) -> float:
-    return named["n_annotated"].sum() / max(named["n_with_gene_list"].sum(), 1)
 
 
 def _annotation_rates(rates: pd.DataFrame) -> dict[str, str | int | float]:

@@ -103,6 +103,24 @@ null_share_at_cut | float64 | share | The same random lists, judged by the p tha
 listed_share_at_cut | float64 | share | So judged, random lists on which genes are as common as on the features' lists
 """)
 
+BASELINES = columns("""
+layer | int64 | layer | Layer of the features
+kind | string | - | Dictionary: "autoencoder", "random_weights" (autoencoder of the model with random weights), "pca", "ica" or "neurons"
+n_features | int64 | features | Features of the dictionary
+l0 | float64 | features | Active features per gene position, mean
+n_with_gene_list | int64 | features | Features with a gene list
+n_annotated | int64 | features | Of them, those with an enriched gene set
+annotated_share | float64 | share | n_annotated / n_with_gene_list; NaN without a list
+null_share | float64 | share | The same for random gene lists as long as these
+n_labels | int64 | labels | Different labels among them: many features may have one name
+n_tested | int64 | features | Features that fire in the cells compared
+n_associated | int64 | features | Of them, those with a label of an obs column at q <= max_q
+associated_share | float64 | share | n_associated / n_tested; NaN without a column of labels
+null_associated_share | float64 | share | The same when labels are permuted among the cells, once
+median_auroc | float64 | probability | Median over these features of the largest AUROC of any label
+null_auroc | float64 | probability | The same when labels are permuted: the largest of several is above 0.5 by chance
+""")
+
 TABLES = {
     "features": FEATURES,
     "feature_genes": FEATURE_GENES,
@@ -111,6 +129,7 @@ TABLES = {
     "regulators": REGULATORS,
     "interactions": INTERACTIONS,
     "annotation_rates": ANNOTATION_RATES,
+    "baselines": BASELINES,
 }
 """Every table of this module by name; the file is <name>.parquet."""
 
@@ -122,5 +141,6 @@ ROWS = {
     "regulators": "One row per feature and set of targets enriched among its top genes, best first.",
     "interactions": "One row per feature with a gene list and network of interactions.",
     "annotation_rates": "One row per layer and source of annotations.",
+    "baselines": "One row per layer and dictionary: the autoencoder, and what it is compared with.",
 }
 """What a row is."""

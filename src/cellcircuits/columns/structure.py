@@ -84,6 +84,8 @@ n_both | int64 | pairs | Pairs that are both
 expected_both | float64 | pairs | Such pairs if the targets of each source's edges were drawn at random
 expected_matched | float64 | pairs | The same, drawn among targets of similar firing rate (tenths)
 z_matched | float64 | 1 | (n_both - expected_matched) / standard deviation of these draws; NaN where nothing can vary
+expected_by_gene | float64 | pairs | The same, drawn among targets of similar firing rate that share about as many genes with the source: what co-firing by gene alone predicts
+z_by_gene | float64 | 1 | (n_both - expected_by_gene) / standard deviation of these draws; NaN where nothing can vary
 """)
 
 SVD_ALIGNMENT = columns("""
@@ -144,16 +146,20 @@ mean_difference | float64 | activation | Mean score of the perturbed cells - mea
 auroc | float64 | probability | Chance that a perturbed cell has a higher score than a control cell
 p_value | float64 | probability | Two-sided Mann-Whitney test with tie correction; cells are the units
 q_value | float64 | probability | Benjamini-Hochberg over all features and perturbations of the layer
-target_listed | bool | - | The perturbed gene is among the feature's top genes
+target_genes | string | - | Genes known to the model that the label names, separated by ";": also those of guides (STAT2g2, ZAP70_1) and enhancers (MYC-A); "" if none
+target_listed | bool | - | One of them is among the feature's top genes
 """)
 
 PERTURBATION_RATES = columns("""
 layer | int64 | layer | Layer
 n_perturbations | int64 | perturbations | Perturbations with enough cells
+n_with_gene | int64 | perturbations | Of them, those whose label names a gene that the model knows
 n_features | int64 | features | Features that fire in these cells
 called_share | float64 | share | Pairs of perturbation and feature with q <= 0.05
 null_called_share | float64 | share | The same when labels are permuted among perturbed and control cells
-listed_called_share | float64 | share | The same among pairs whose feature lists the perturbed gene; NaN without any
+n_listed | int64 | pairs | Pairs whose feature lists the perturbed gene
+listed_called_share | float64 | share | Of them, those with q <= 0.05; NaN without any
+listed_lower_share | float64 | share | Of them, those whose score is lower in the perturbed cells; a half by chance. NaN without any
 """)
 
 TABLES = {

@@ -106,8 +106,8 @@ def count_structure(
         for layer in layers:
             states[layer].append(batch.activations.layers[layer][chosen].float().cpu().numpy())
         report(len(batch.by_cell[0]))
-    sums.by_token = {layer: total.total() for layer, total in by_token.items()}
-    sums.states = {layer: np.concatenate(parts) for layer, parts in states.items()}
+    sums.by_token = {layer: by_token.pop(layer).total() for layer in layers}
+    sums.states = {layer: np.concatenate(states.pop(layer)) for layer in layers}
     return sums
 
 

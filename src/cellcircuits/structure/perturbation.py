@@ -3,9 +3,15 @@
 A knocked-down gene also leaves the input: a feature that fires on the gene itself falls for that reason alone. Read
 `target_listed` as the check that the data and the features fit, and the other features as the answer of the model to
 cells that were changed. Cells are the units; if whole batches differ, so do their cells.
+
+Labels of screens name genes in many ways: "MYC", a guide ("STAT2g2", "ZAP70_1"), an enhancer of a gene ("MYC-A"), a
+place that is no gene ("HS2-D"), or several genes ("JUN+FOS"). `perturbed_genes` reads them.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -17,6 +23,10 @@ from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import make_table
 
 MAX_Q = 0.05
+BETWEEN_GENES = re.compile(r"[+&,;|_\s]+")
+"""What separates the genes, or the gene and the number of a guide, in a label."""
+SUFFIX = re.compile(r"(-[A-Z0-9.]+|G\d+)$")
+"""What follows a gene's name in the label of a guide or an enhancer: -A, G2."""
 
 
 def perturbation_response(
@@ -27,6 +37,7 @@ def perturbation_response(
     feature_genes: pd.DataFrame,
     min_cells: int = 10,
     seed: int = 0,
+    known: Collection[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables perturbations and perturbation_rates of one layer.
 
@@ -40,6 +51,8 @@ def perturbation_response(
         Top genes of the layer's features, columns feature and symbol.
     min_cells
         Fewest cells of a perturbation, and of the control.
+    known
+        Symbols that a label may name, beside those of the top genes: the genes that the model knows.
 
     Raises
     ------
@@ -51,22 +64,56 @@ def perturbation_response(
     kept = sp.csr_matrix(scores)[chosen]
     alive = np.flatnonzero(np.bincount(kept.indices, minlength=kept.shape[1]))
     table = _tested(kept[:, alive], alive, codes, names)
-    pairs = pd.MultiIndex.from_arrays([table["feature"], table["perturbation"].str.upper()])
-    genes = pd.MultiIndex.from_arrays([feature_genes["feature"], feature_genes["symbol"].str.upper()])
-    table["target_listed"] = pairs.isin(genes)
+    listed_genes = feature_genes["symbol"].str.upper()
+    symbols = {*listed_genes, *(str(symbol).upper() for symbol in known)} - {""}
+    targets = {name: perturbed_genes(name, symbols) for name in names}
+    table["target_genes"] = table["perturbation"].map({name: ";".join(found) for name, found in targets.items()})
+    table["target_listed"] = _lists(table, targets, feature_genes["feature"], listed_genes)
     shuffled = np.random.default_rng(seed).permutation(codes)
     called, null = table["q_value"] <= MAX_Q, _tested(kept[:, alive], alive, shuffled, names)["q_value"] <= MAX_Q
+    listed_pairs = table["target_listed"]
     rates = {
         "layer": layer,
         "n_perturbations": len(names),
+        "n_with_gene": sum(bool(found) for found in targets.values()),
         "n_features": len(alive),
         "called_share": called.mean(),
         "null_called_share": null.mean(),
-        "listed_called_share": called[table["target_listed"]].mean(),
+        "n_listed": int(listed_pairs.sum()),
+        "listed_called_share": called[listed_pairs].mean(),
+        "listed_lower_share": (table["mean_difference"] < 0)[listed_pairs].mean(),
     }
     return make_table("perturbations", table.assign(layer=layer)), make_table(
         "perturbation_rates", pd.DataFrame([rates])
     )
+
+
+def perturbed_genes(label: str, known: Collection[str]) -> tuple[str, ...]:
+    """Genes that a label names, in upper case, of those that are `known` (in upper case); none for most controls.
+
+    The whole label first ("HLA-A", "NKX3-1"); else its parts between + & , ; | _ or blanks, each as it is or without a
+    suffix such as -A or g2.
+    """
+    text = str(label).upper()
+    if text in known:
+        return (text,)
+    found = []
+    for part in BETWEEN_GENES.split(text):
+        name = part if part in known else SUFFIX.sub("", part)
+        if name in known and name not in found:
+            found.append(name)
+    return tuple(found)
+
+
+def _lists(
+    table: pd.DataFrame, targets: dict[str, tuple[str, ...]], feature: pd.Series, symbol: pd.Series
+) -> np.ndarray:
+    """bool (row,): whether a gene that the perturbation names is a top gene (feature, symbol) of the row's feature."""
+    found = np.zeros(len(table), dtype=bool)
+    for name, genes in targets.items():
+        owners = feature[symbol.isin(genes)]
+        found |= ((table["perturbation"] == name) & table["feature"].isin(owners)).to_numpy()
+    return found
 
 
 def _compared(labels: pd.Series, control: str, min_cells: int) -> tuple[np.ndarray, list[str]]:
