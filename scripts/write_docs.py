@@ -224,9 +224,9 @@ after block.
     "findings": """
 `summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),
 `n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
-number), `verdicts` (how many answers got each), `answers` (the table). `report.html` is one page of all questions, without
-other files. Questions that could not be asked have no table or one without rows. `record` in the manifest holds the hashes
-of the files of screens and diseases (`files`). What each question asks: [findings.md](findings.md).
+number), `verdicts` (how many answers got each), `answers` (the table). `report.html` is one page of all questions,
+without other files. Questions that could not be asked have no table or one without rows. `record` in the manifest holds
+the hashes of the files of screens and diseases (`files`). What each question asks: [findings.md](findings.md).
 """,
     "structure": """
 Made by `cellcircuits structure RUN`; no other stage reads it. `record` in its manifest holds the flags (`settings`),
@@ -276,8 +276,8 @@ OUTSIDE = f"""## Files outside a run
 and Cytoscape) and `--format cytoscape` (`edges{ENDINGS["cytoscape"]}`) write a directed graph: a node per feature, for
 example `L3_F17`, with layer, feature, label, firing_rate and top_genes; an edge per edge with its numeric columns.
 
-`cellcircuits compare RUN RUN ...` writes `comparison/` (the demo beside its run folders): the tables below, `answers`, a
-figure for each question, `report.html` and `summary.json`.
+`cellcircuits compare RUN RUN ...` writes `comparison/` (the demo beside its run folders): the tables of the comparison,
+`answers`, a figure for each question, `report.html` and `summary.json`.
 """
 
 

@@ -223,36 +223,43 @@ def main(arguments: list[str] | None = None) -> None:
 def _execute(command: Any, settings: Settings) -> None:
     from cellcircuits import commands
 
-    if isinstance(command, RunCommand):
-        run = create_run(command.out, read_settings(command.settings))
-        commands.run(run, command.until, command.dask, command.workers)
-    elif isinstance(command, PlanCommand):
-        commands.plan(read_settings(command.settings), command.teraflops)
-    elif isinstance(command, StatusCommand):
-        commands.status(open_folder(command.run))
-    elif isinstance(command, SummaryCommand):
-        commands.summary(command.run)
-    elif isinstance(command, ExportCommand):
-        commands.export(command.run, command.format, command.out)
-    elif isinstance(command, SettingsCommand):
-        commands.print_settings(Settings())
-    elif isinstance(command, DemoCommand):
-        commands.demo(command.out)
-    elif isinstance(command, FetchCommand):
-        commands.fetch(command.name, command.folder)
-    elif isinstance(command, CompareCommand):
-        commands.compare(command.runs, command.out, command.settings)
-    elif isinstance(command, ConvertCommand):
-        commands.convert(command.source, command.target, command.trainer)
-    elif isinstance(command, StructureCommand):
-        commands.structure(command.run, command.settings)
-    else:
-        stage = type(command).__name__.removesuffix("Command").lower()
-        run = open_folder(command.run)
-        # paths given as flags are relative to where the command is called, those in the run's file are absolute
-        section = _changed_section(settings, stage, command.settings)
-        changed = resolve_paths(with_section(settings, stage, section), Path.cwd())
-        where = (command.dask, command.workers) if stage == "trace" else ()
-        commands.stage(run, stage, changed, *where)
-        if stage == "atlas" and command.open:
-            commands.serve_atlas(run, command.port)
+    match command:
+        case RunCommand():
+            run = create_run(command.out, read_settings(command.settings))
+            commands.run(run, command.until, command.dask, command.workers)
+        case PlanCommand():
+            commands.plan(read_settings(command.settings), command.teraflops)
+        case StatusCommand():
+            commands.status(open_folder(command.run))
+        case SummaryCommand():
+            commands.summary(command.run)
+        case ExportCommand():
+            commands.export(command.run, command.format, command.out)
+        case SettingsCommand():
+            commands.print_settings(Settings())
+        case DemoCommand():
+            commands.demo(command.out)
+        case FetchCommand():
+            commands.fetch(command.name, command.folder)
+        case CompareCommand():
+            commands.compare(command.runs, command.out, command.settings)
+        case ConvertCommand():
+            commands.convert(command.source, command.target, command.trainer)
+        case StructureCommand():
+            commands.structure(command.run, command.settings)
+        case _:
+            _execute_stage(command, settings)
+
+
+def _execute_stage(command: Any, settings: Settings) -> None:
+    from cellcircuits import commands
+
+    stage = type(command).__name__.removesuffix("Command").lower()
+    run = open_folder(command.run)
+    # paths given as flags are relative to where the command is called, those in the run's file are absolute
+    section = _changed_section(settings, stage, command.settings)
+    changed = resolve_paths(with_section(settings, stage, section), Path.cwd())
+    where = (command.dask, command.workers) if stage == "trace" else ()
+    commands.stage(run, stage, changed, *where)
+    if stage == "atlas" and command.open:
+        commands.serve_atlas(run, command.port)
