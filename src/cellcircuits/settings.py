@@ -375,6 +375,19 @@ class AtlasSettings:
 
     title: str = "Circuits of a single-cell foundation model"
     """Heading of the site."""
+    also: list[str] = field(default_factory=list)
+    """Folders of other finished runs that the site shows too, with a page that compares them."""
+    comparison: str = ""
+    """Folder with the tables `consensus` and `answers` of a comparison of these runs; empty: the folder `comparison`
+    beside the run, where there is one and `also` names a run."""
+    map_method: Literal["auto", "tsne", "umap", "pca"] = "auto"
+    """How features are placed on the map of their layer; "auto": t-SNE up to 1,000 features of a layer, UMAP up to
+    20,000, principal axes beyond."""
+    seed: int = 0
+    """Seed of the map."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, 0, inf, "seed")
 
 
 @dataclass(frozen=True)
@@ -513,6 +526,11 @@ def resolve_paths(settings: Settings, base: Path) -> Settings:
             settings.annotate,
             gene_sets=[resolve(path, words=NAMES) for path in settings.annotate.gene_sets],
             networks=[resolve(path, words=NAMES) for path in settings.annotate.networks],
+        ),
+        atlas=replace(
+            settings.atlas,
+            also=[resolve(path, words=()) for path in settings.atlas.also],
+            comparison=resolve(settings.atlas.comparison, words=("",)),
         ),
     )
 

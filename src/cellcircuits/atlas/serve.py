@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from cellcircuits.atlas.security import PAGE_POLICY, REPORT_POLICY
 from cellcircuits.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ CONTENT_TYPES = {
 
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -84,11 +86,13 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             self._send(404, "text/plain; charset=utf-8", f"No such file. Start at {self.server.url}\n".encode())
             return
-        self._send(200, CONTENT_TYPES[path.suffix], path.read_bytes())
+        is_report = path.suffix == ".html" and path != self.server.folder / "index.html"
+        self._send(200, CONTENT_TYPES[path.suffix], path.read_bytes(), REPORT_POLICY if is_report else PAGE_POLICY)
 
-    def _send(self, status: int, content_type: str, content: bytes) -> None:
+    def _send(self, status: int, content_type: str, content: bytes, policy: str = PAGE_POLICY) -> None:
         self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": content_type, "Content-Length": str(len(content))}.items():
+        special = {"Content-Security-Policy": policy, "Content-Type": content_type}
+        for name, value in {**HEADERS, **special, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
