@@ -21,11 +21,14 @@ const CHOICES = {
   ],
 };
 const NUMBERS = { snr: 0, effect: 0, q: 1, computed: 0 };
-// steps multiply, so fewer edges of each feature keep the drawing readable
+// steps and starts multiply, so fewer edges of each feature keep the drawing readable
 const LIMITS = { 1: 12, 2: 4, 3: 2, 4: 2 };
+const LIMITS_OF_MANY = { 1: 4, 2: 2, 3: 2, 4: 2 };
 
-/** Options of an address, with what is not said or makes no sense at its default. */
-export function readOptions(query) {
+/**
+ * Options of an address, with what is not said or makes no sense at its default; `many`: it starts from several features.
+ */
+export function readOptions(query, many) {
   const chosen = (name, fallback) =>
     CHOICES[name].map(([value]) => value).find((value) => String(value) === query.get(name)) ?? fallback;
   const numbers = Object.entries(NUMBERS).map(([name, fallback]) => {
@@ -36,7 +39,7 @@ export function readOptions(query) {
   return {
     direction: chosen("direction", "both"),
     depth,
-    limit: chosen("limit", LIMITS[depth]),
+    limit: chosen("limit", (many ? LIMITS_OF_MANY : LIMITS)[depth]),
     sign: chosen("sign", "all"),
     control: chosen("control", "any"),
     ...Object.fromEntries(numbers),
@@ -44,8 +47,8 @@ export function readOptions(query) {
 }
 
 /** The options as a query; those at their default are left out. */
-export function writeOptions(options, pinned) {
-  const usual = readOptions(new URLSearchParams({ depth: String(options.depth) }));
+export function writeOptions(options, pinned, many) {
+  const usual = readOptions(new URLSearchParams({ depth: String(options.depth) }), many);
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(options)) {
     if (value !== usual[name] || (name === "depth" && value !== 1)) query.set(name, String(value));

@@ -32,9 +32,9 @@ async function featureStart(parts) {
 }
 
 /** The first features that have edges, as starts. */
-function withEdges(rows) {
+function withEdges(rows, genes) {
   const able = rows.filter((row) => row.n_out + row.n_in > 0);
-  const nodes = able.slice(0, STARTS).map(({ layer, feature, label }) => ({ layer, feature, label, genes: "" }));
+  const nodes = able.slice(0, STARTS).map(({ layer, feature, label }) => ({ layer, feature, label, genes }));
   return { nodes, hasEdges: able.length > 0, total: able.length };
 }
 
@@ -53,7 +53,7 @@ async function geneStart(symbol) {
     label: "",
     path: `circuit/gene/${encodeURIComponent(found)}`,
     page: [geneAddress(found), `All features of ${found}`],
-    ...withEdges(rows),
+    ...withEdges(rows, found),
   };
 }
 
@@ -72,7 +72,7 @@ async function programStart(name) {
     label: found,
     path: `circuit/program/${encodeURIComponent(found)}`,
     page: [programAddress(found), "All its features"],
-    ...withEdges(rows),
+    ...withEdges(rows, ""),
   };
 }
 

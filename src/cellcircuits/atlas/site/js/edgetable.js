@@ -42,19 +42,20 @@ export function controlBadge(edge) {
 function interval(edge) {
   if (edge.snr_low === undefined || edge.snr_low === null) return number(edge.snr);
   const range = `${number(edge.snr_low, 2)} to ${number(edge.snr_high, 2)}`;
-  return [number(edge.snr), " ", element("span", { class: "small muted item" }, `(${range})`)];
+  return [number(edge.snr), " ", element("span", { class: "small muted under" }, range)];
 }
 
 const SIGN = { key: "sign", title: "Sign", value: (e) => e.mean_delta, cell: (e) => signBadge(e.mean_delta) };
 const SNR = { ...numeric("snr", "snr\n(95 % interval)", number), value: (e) => magnitude(e, "snr"), cell: interval };
 const CONTROL = {
   key: "specific",
-  title: "Beyond random\ndirections (z)",
+  title: "Beyond\nrandom (z)",
   descending: true,
   value: (edge) => edge.specific_z ?? (edge.specific ? 1 : 0),
   cell: (edge) => [
     controlBadge(edge),
-    (edge.specific_z ?? null) !== null && element("span", { class: "small muted" }, ` ${number(edge.specific_z, 2)}`),
+    " ",
+    (edge.specific_z ?? null) !== null && element("span", { class: "small muted under" }, `z ${number(edge.specific_z, 2)}`),
   ],
 };
 
@@ -71,7 +72,11 @@ export function numberColumns(short = false) {
     numeric("sign_agreement", "Agree-\nment", percent),
     {
       ...numeric("responding_fraction", "Responding\nof cells", percent),
-      cell: (e) => `${percent(e.responding_fraction)} of ${count(e.n_cells)}`,
+      cell: (e) => [
+        percent(e.responding_fraction),
+        " ",
+        element("span", { class: "small muted under" }, `of ${count(e.n_cells)}`),
+      ],
     },
     numeric("q_value", "q", probability),
     CONTROL,

@@ -23,8 +23,8 @@ export const WHOLE = { x: 0.5, y: 0.5, zoom: 1 };
  * options: x, y (places; NaN or null are left out), label (of the plot), describe (row => text of a point), onPoint
  * (called with the row pointed at or null), onChoose (called with the row clicked), onView (called with {x, y, zoom} when
  * the reader moved), view.
- * Returns {box, paint(colours, shapes, faint, marked), setView}: colours by row; shapes by row; faint, whether a row is
- * drawn pale; marked, a row with a ring around it or -1.
+ * Returns {box, paint({colours, shapes, faint, under, marked}), setView, zoom}: by row its colour, its shape, whether it
+ * is drawn pale, and whether below the others; marked: a row with a ring around it, or -1.
  */
 export function scatter(options) {
   const { x, y, describe, onPoint, onChoose, onView } = options;
@@ -42,11 +42,11 @@ export function scatter(options) {
   const placed = (i) => x[i] !== null && !Number.isNaN(x[i]);
   const radius = () => Math.min(9, (x.length > 3000 ? 2 : 3.5) * Math.sqrt(Math.sqrt(state.view.zoom)));
 
-  function drawRows(wanted) {
+  function drawRows(wanted, under) {
     const paths = new Map();
     const r = radius();
     for (let i = 0; i < x.length; i += 1) {
-      if (!placed(i) || style.faint[i] !== wanted) continue;
+      if (!placed(i) || style.faint[i] !== wanted || style.under[i] !== under) continue;
       const [px, py] = [screenX(x[i]), screenY(y[i])];
       if (px < -r || py < -r || px > state.width + r || py > state.height + r) continue;
       const colour = style.colours[i];
@@ -76,8 +76,14 @@ export function scatter(options) {
     const ratio = window.devicePixelRatio || 1;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, state.width, state.height);
-    drawRows(true);
-    drawRows(false);
+    for (const [pale, under] of [
+      [true, true],
+      [true, false],
+      [false, true],
+      [false, false],
+    ]) {
+      drawRows(pale, under);
+    }
     ring(style.marked, 3);
     ring(state.hovered, 1.5);
   }

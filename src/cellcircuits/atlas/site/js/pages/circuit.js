@@ -167,11 +167,12 @@ function legend() {
 export async function render(view, { parts, query }) {
   if (!parts.length || !parts[0]) return startPage(view);
   const [start, contents] = await Promise.all([startOfRoute(parts), loadContents()]);
-  const [options, pinned] = [readOptions(query), readPinned(query)];
+  const many = start.nodes.length > 1;
+  const [options, pinned] = [readOptions(query, many), readPinned(query)];
   const target = (changed) => {
     const next = { ...options, ...changed };
-    if ("depth" in changed) next.limit = readOptions(new URLSearchParams({ depth: String(next.depth) })).limit;
-    const written = writeOptions(next, pinned);
+    if ("depth" in changed) next.limit = readOptions(new URLSearchParams({ depth: String(next.depth) }), many).limit;
+    const written = writeOptions(next, pinned, many);
     return address(written.size ? `${start.path}?${written}` : start.path);
   };
   const found = await neighbourhood(start.nodes, options);

@@ -103,6 +103,14 @@ function toolbar(plot) {
   );
 }
 
+const METHODS = { tsne: "t-SNE", umap: "UMAP", pca: "principal axes" };
+
+/** How the places were made: "t-SNE of decoder directions". */
+function methodText(method) {
+  const [name, source] = method.split(" of ");
+  return `${METHODS[name] ?? name} of ${source === "decoder" ? "decoder directions" : "top-gene scores"}`;
+}
+
 const HINT =
   "Point at a feature to read about it, click to open it. Drag to move, + and − to zoom. With the keyboard: focus the " +
   "map, arrow keys go from feature to feature, Enter opens, 0 shows all.";
@@ -138,6 +146,7 @@ function mapParts(layer, rows, places, names, state) {
       colours: style.styles.map(({ colour }) => colour),
       shapes: style.styles.map(({ shape }) => shape),
       faint: shown.map((on) => !on),
+      under: style.styles.map(({ key: group }) => group === ""),
       marked: rows.findIndex((row) => row.feature === state.feature),
     });
     const choose = (group) => {
@@ -201,7 +210,7 @@ export async function render(view, { parts, query }) {
   append(
     view,
     heading(`Map of layer ${layer}`),
-    element("p", {}, `Features with similar directions stand close together (${columns.method[0]}). Axes mean nothing.`),
+    element("p", {}, `Features with similar directions stand close together (${methodText(columns.method[0])}). Axes mean nothing.`),
     element(
       "div",
       { class: "controls" },
