@@ -13,7 +13,7 @@ from cellcircuits.errors import RunError, listed
 from cellcircuits.tables import empty_table
 
 PAGES = frozenset(
-    "features feature map circuit gene program findings compare methods data findings js style.css index.html".split()
+    "features feature map circuit gene program findings compare comparison methods data js".split()
 )
 """Names that an address gives a meaning of its own, so that no run may have them."""
 

@@ -25,6 +25,9 @@ CONTENT_TYPES = {
 }
 """Nothing else is served. Shards stay compressed: the page unpacks them itself, as it must on other web hosts."""
 
+ICON = "/favicon.ico"
+"""Browsers ask for it beside a report, which names no icon; they are told that there is none."""
+
 HEADERS = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -83,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, "text/plain; charset=utf-8", f"Open this atlas at {self.server.url}\n".encode())
             return
         path = self.server.find(self.path)
+        if path is None and self.path == ICON:
+            self._send(204, "image/png", b"")
+            return
         if path is None:
             self._send(404, "text/plain; charset=utf-8", f"No such file. Start at {self.server.url}\n".encode())
             return
