@@ -74,7 +74,10 @@ def fake_tables() -> dict[str, pd.DataFrame]:
     hubs = [("out", *SOURCE, SCRIPT, 9, 4.5, 0.1, 0.5), ("in", 2, 64, FOREIGN, 4, 2.0, 0.1, -0.5)]
     circuits = [(SCRIPT, LONG, 5, 1.2, 0.001, 0.01, -0.8, 0.9, "L0/F65 -> L2/F64", "LYZ", "CD3E")]
     bins = [(*SOURCE, 0.5, 0.7, 4), (*SOURCE, 1.0, 1.4, 40), (*SOURCE, 1.4, 2.0, 7)]
-    labels = [(*SOURCE, SCRIPT, FOREIGN, 30, 0.9, 0.4, 0.1, 1e-9, 1e-7), (*SOURCE, "type", "B", 9, 0.3, 0, 0.1, 0.1, 0.2)]
+    labels = [
+        (*SOURCE, SCRIPT, FOREIGN, 30, 0.9, 0.4, 0.1, 1e-9, 1e-7),
+        (*SOURCE, "type", "B", 9, 0.3, 0, 0.1, 0.1, 0.2),
+    ]
     quality = {c.name: [0.5] * N_LAYERS for c in TABLES["quality"]} | {"layer": range(N_LAYERS)}
     modules = [(*SOURCE, 0, 5, 3.0), (0, 64, 0, 5, 3.0), (0, 63, -1, 0, np.nan)]
     module_labels = [(0, 0, 2, 1, SCRIPT, 1, 0.01, 0.02, "LYZ;CD3E")]
@@ -100,18 +103,20 @@ def fake_tables() -> dict[str, pd.DataFrame]:
 
 def made_up_answers() -> pd.DataFrame:
     """One answer of each verdict."""
-    nothing = (np.nan,) * 6
+    names = [c.name for c in TABLES["answers"]]
+    plain = {c.name: "" if c.dtype == "string" else np.nan for c in TABLES["answers"]}
+    share = {"value": 0.6, "baseline": 0.2, "baseline_is": "labels permuted", "low": 0.5, "high": 0.7, "p_value": 1e-3}
+    share |= {"published": 0.9, "published_is": "the published share", "unit": "share", "note": QUOTES, "q_value": 2e-3}
     rows = [
-        ("do_hubs_exist", f"Are there hubs {SCRIPT}?", "share", 0.6, 0.2, "labels permuted", 0.5, 0.7, 0.001, 0.9)
-        + ("the published share", "share", QUOTES, 0.002, "supported"),
-        ("do_hubs_exist", "Are they many?", "count", 3.0, 3.1, "labels permuted", np.nan, np.nan, 0.8, np.nan)
-        + ("", "hubs", "", 0.8, "not distinguishable from chance"),
-        ("reach", "How far?", "layers", *nothing[:2], "", *nothing[:4], "", "layers", "Trace more layers.", np.nan)
-        + ("cannot be tested with these inputs",),
-        ("reach", "How far on average?", "layers", 2.0, *nothing[:1], "", *nothing[:4], "", "layers", "", np.nan)
-        + ("a description, not a test",),
+        {"question": "do_hubs_exist", "asked": f"Are there hubs {SCRIPT}?", "verdict": "supported", **share},
+        {"question": "do_hubs_exist", "asked": "Are they many?", "value": 3.0, "baseline": 3.1, "p_value": 0.8},
+        {"question": "reach", "asked": "How far?", "note": "Trace more layers."},
+        {"question": "reach", "asked": "How far on average?", "value": 2.0, "unit": "layers"},
     ]
-    return _table("answers", rows)
+    verdicts = ["supported", "not distinguishable from chance", "cannot be tested with these inputs"]
+    verdicts.append("a description, not a test")
+    filled = [plain | {"statistic": "share"} | row | {"verdict": v} for row, v in zip(rows, verdicts, strict=True)]
+    return make_table("answers", pd.DataFrame(filled, columns=names))
 
 
 def _table(name: str, rows: list[tuple]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """How large a feature's activations are: counts in bins of half an octave, the same bins for every feature and model.
 
-Bin b holds activations a with 2^(b/2 + LOWEST) <= a < 2^((b+1)/2 + LOWEST); what lies outside is counted in the first or
-last bin. So counts of batches add up, and no second pass is needed to know the range.
+Bin b holds activations a with 2^(b/2 + LOWEST) <= a < 2^((b+1)/2 + LOWEST); what lies outside is counted in the first
+or last bin. So counts of batches add up, and no second pass is needed to know the range.
 """
 
 from __future__ import annotations

@@ -12,9 +12,7 @@ import pandas as pd
 from cellcircuits.errors import RunError, listed
 from cellcircuits.tables import empty_table
 
-PAGES = frozenset(
-    "features feature map circuit gene program findings compare comparison methods data js".split()
-)
+PAGES = frozenset("features feature map circuit gene program findings compare comparison methods data js".split())
 """Names that an address gives a meaning of its own, so that no run may have them."""
 
 

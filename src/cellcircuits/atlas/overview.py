@@ -46,9 +46,7 @@ def _runs_html(runs: list[AtlasRun]) -> str:
         rows.append([run.name, *map(number_text, numbers), beyond])
     header = ["Run", "Layers", "Features", "Edges", "Edges beyond random directions"]
     table = table_html("Runs of this atlas", header, rows)
-    links = "".join(
-        f'<li><a class="action" href="#/{quote(run.key)}">Open {escape(run.name)}</a></li>' for run in runs
-    )
+    links = "".join(f'<li><a class="action" href="#/{quote(run.key)}">Open {escape(run.name)}</a></li>' for run in runs)
     return f'<section id="runs"><h2>Runs</h2>{table}<ul class="actions">{links}</ul></section>'
 
 
