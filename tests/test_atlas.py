@@ -79,8 +79,7 @@ def test_shards_hold_the_rows_of_the_table(data: Path, name: str) -> None:
     for column in expected:
         if expected[column].dtype.kind == "f":  # what is missing everywhere comes back without a type
             found[column] = found[column].astype(float)
-    rtol = 10.0 ** (1 - shards.EDGE_DIGITS) if name.startswith("edges") else 1e-5
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=rtol, atol=0)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=10.0 ** (1 - shards.DIGITS), atol=0)
 
 
 def test_contents_name_exactly_the_shards_that_exist(data: Path) -> None:

@@ -216,7 +216,7 @@ def write_neuronpedia(
             target = partial / origin.model_id / source
             _write_heads(target, source, set_name, origin)
             genes = dict(list(feature_genes[feature_genes["layer"] == layer].groupby("feature")))
-            counts = dict(list(bins[bins["layer"] == layer].groupby("feature")))
+            counts = dict(list(bins[bins["layer"] == layer].sort_values("low").groupby("feature")))
             for number, start in enumerate(range(0, len(rows), BATCH)):
                 batch = rows.iloc[start : start + BATCH].to_dict("records")
                 own = {"modelId": origin.model_id, "layer": source}

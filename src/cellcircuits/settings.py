@@ -380,9 +380,9 @@ class AtlasSettings:
     comparison: str = ""
     """Folder with the tables `consensus` and `answers` of a comparison of these runs; empty: the folder `comparison`
     beside the run, where there is one and `also` names a run."""
-    map_method: Literal["auto", "tsne", "umap", "pca"] = "auto"
-    """How features are placed on the map of their layer; "auto": t-SNE up to 1,000 features of a layer, UMAP up to
-    20,000, principal axes beyond."""
+    map_method: Literal["auto", "tsne", "pca"] = "auto"
+    """How features are placed on the map of their layer; "auto": t-SNE up to 6,000 features of a layer, principal axes
+    beyond."""
     seed: int = 0
     """Seed of the map."""
 

@@ -3,28 +3,24 @@
 Points are decoder rows of unit length, so that distance means angle; where there are no autoencoders, rows of top-gene
 scores of unit length, reduced to 50 dimensions. Distances between far points mean nothing, and neither do axes.
 
-========  ==============================================  ======================================
-method    what                                            cost of a layer on one core
-========  ==============================================  ======================================
-tsne      t-SNE (scikit-learn), from the principal axes   400 features 1 s, 2,000 features 6 s
-umap      UMAP (umap-learn), cosine                       4,600 features 6 s; the first also 20 s of compilation
-pca       the first two principal axes                    below 0.1 s
-========  ==============================================  ======================================
+======  =========================================  ===============================================
+method  what                                       cost of a layer on one core
+======  =========================================  ===============================================
+tsne    t-SNE (scikit-learn), from the main axes   400 features 0.7 s, 1,000 1.3 s, 4,600 9 s
+pca     the first two principal axes               below 0.1 s
+======  =========================================  ===============================================
 
-"auto" takes t-SNE up to TSNE_FEATURES features, UMAP up to UMAP_FEATURES, and principal axes beyond. Source of the
-methods: van der Maaten & Hinton 2008 (t-SNE), McInnes, Healy & Melville 2018 (UMAP).
+"auto" takes t-SNE up to TSNE_FEATURES features of a layer and principal axes beyond. Source: van der Maaten & Hinton
+2008. (UMAP gives similar maps at a similar cost, after half a minute of compilation.)
 """
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-TSNE_FEATURES = 1000
-UMAP_FEATURES = 20_000
+TSNE_FEATURES = 6000
 FEWEST = 10
 """Features below which there is nothing to arrange: principal axes are taken."""
 GENE_AXES = 50
@@ -48,7 +44,7 @@ def map_features(
     directions
         {layer: float (feature, d_model)}: decoder rows; layers may be missing.
     method
-        "auto", "tsne", "umap" or "pca".
+        "auto", "tsne" or "pca".
     seed
         Seed of the methods that draw.
 
@@ -81,7 +77,7 @@ def _method(asked: str, n_features: int) -> str:
         return "pca"
     if asked != "auto":
         return asked
-    return "tsne" if n_features <= TSNE_FEATURES else "umap" if n_features <= UMAP_FEATURES else "pca"
+    return "tsne" if n_features <= TSNE_FEATURES else "pca"
 
 
 def _unit(points: np.ndarray) -> np.ndarray:
@@ -111,19 +107,9 @@ def _arranged(points: np.ndarray, method: str, seed: int) -> np.ndarray:
         perplexity = min(30.0, (len(points) - 1) / 3)
         tsne = TSNE(init="pca", perplexity=perplexity, angle=0.7, max_iter=400, random_state=seed, n_jobs=1)
         found = tsne.fit_transform(points)
-    elif method == "umap":
-        found = _umap(points, seed)
     else:
         found = _principal_axes(points)
     return _within_unit_square(found)
-
-
-def _umap(points: np.ndarray, seed: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed means one thread
-        import umap
-
-        return umap.UMAP(metric="cosine", random_state=seed, n_epochs=200).fit_transform(points)
 
 
 def _principal_axes(points: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ from cellcircuits.atlas.inputs import AtlasRun
 from cellcircuits.atlas.overview import flat_summary
 from cellcircuits.atlas.programs import index_programs
 from cellcircuits.atlas.shards import (
-    EDGE_DIGITS,
     compressed_json,
     encode_table,
     shard_width,
@@ -158,7 +157,7 @@ def _write_edges(edges: pd.DataFrame, features: pd.DataFrame, data: Path) -> dic
         named.loc[row >= 0, "other_label"] = label[row[row >= 0]]
         named.loc[row >= 0, "other_genes"] = genes[row[row >= 0]]
         order = [f"{other}_layer", f"{other}_feature"]
-        shards[name] = write_by_feature(named, f"{end}_layer", f"{end}_feature", data / name, order, EDGE_DIGITS)
+        shards[name] = write_by_feature(named, f"{end}_layer", f"{end}_feature", data / name, order)
     return shards
 
 
@@ -210,6 +209,6 @@ def _write_map(run: AtlasRun, features: pd.DataFrame, data: Path) -> None:
         ends = ["layer", "feature"]
         placed = features[ends].merge(run.coordinates, on=ends, how="left")
         for layer, rows in placed.groupby("layer"):
-            write_bytes(data / "map" / f"L{layer:02d}.json.gz", encode_table(rows[["x", "y", "method"]], EDGE_DIGITS))
+            write_bytes(data / "map" / f"L{layer:02d}.json.gz", encode_table(rows[["x", "y", "method"]]))
     modules = run.table("module_labels").sort_values(["layer", "module"], kind="stable")
     write_bytes(data / "modules.json.gz", encode_table(modules))

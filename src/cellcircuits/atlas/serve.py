@@ -72,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: AtlasServer
     server_version = "cellcircuits"
     sys_version = ""
+    protocol_version = "HTTP/1.1"  # connections are kept: a page asks for some thirty files
+    timeout = 60
 
     def do_GET(self) -> None:
         self._answer()

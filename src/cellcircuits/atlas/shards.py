@@ -20,10 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-DIGITS = 6
-"""Significant digits of a number in the atlas; activations are float32, which has about seven."""
-EDGE_DIGITS = 4
-"""Significant digits in tables of edges, the largest ones."""
+DIGITS = 4
+"""Significant digits of a number that is not whole: more than a page shows; the tables of the run have all of them."""
 
 MAX_ITEMS_PER_SHARD = 64
 ROWS_PER_SHARD = 4096
@@ -34,13 +32,13 @@ COMPRESSION = 6
 """Level of gzip: 9 takes twice as long for 1 % less."""
 
 
-def encode_table(frame: pd.DataFrame, digits: int = DIGITS) -> bytes:
+def encode_table(frame: pd.DataFrame) -> bytes:
     """The rows of `frame` as compressed JSON columns."""
-    return _encode_columns({str(name): _plain(frame[name]) for name in frame}, len(frame), digits)
+    return _encode_columns({str(name): _plain(frame[name]) for name in frame}, len(frame))
 
 
 def write_by_feature(
-    frame: pd.DataFrame, layer: str, feature: str, folder: Path, order_by: list[str], digits: int = DIGITS
+    frame: pd.DataFrame, layer: str, feature: str, folder: Path, order_by: list[str]
 ) -> dict[str, object]:
     """Write shards <folder>/L<layer>/<number>.json.gz, with number = feature // features_per_shard.
 
@@ -67,7 +65,7 @@ def write_by_feature(
         at, number = int(layers[start]), int(numbers[start])
         part = {name: values[start:stop] for name, values in columns.items()}
         path = folder / f"L{at:02d}" / f"{number:04d}.json.gz"
-        write_bytes(path, _encode_columns(part, int(stop - start), digits))
+        write_bytes(path, _encode_columns(part, int(stop - start)))
         shards.setdefault(str(at), []).append(number)
     return {"features_per_shard": width, "shards": shards}
 
@@ -110,20 +108,20 @@ def _plain(values: pd.Series) -> np.ndarray:
     return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def _encode_columns(columns: dict[str, np.ndarray], length: int, digits: int) -> bytes:
-    parts = (f"{json.dumps(name)}:{_encode_values(values, digits)}" for name, values in columns.items())
+def _encode_columns(columns: dict[str, np.ndarray], length: int) -> bytes:
+    parts = (f"{json.dumps(name)}:{_encode_values(values)}" for name, values in columns.items())
     text = f'{{"length":{length},"columns":{{{",".join(parts)}}}}}'
     return gzip.compress(text.encode(), compresslevel=COMPRESSION, mtime=0)
 
 
-def _encode_values(values: np.ndarray, digits: int) -> str:
+def _encode_values(values: np.ndarray) -> str:
     if values.dtype == object:
         return _encode_text(values)
     if len(values) > 1 and (values == values[0]).all():
-        return f'{{"constant":{_encode_list(values[:1], digits)[1:-1]}}}'
+        return f'{{"constant":{_encode_list(values[:1])[1:-1]}}}'
     if len(values) > 1 and values.dtype.kind == "f" and np.isnan(values).all():
         return '{"constant":null}'
-    return _encode_list(values, digits)
+    return _encode_list(values)
 
 
 def _encode_text(values: np.ndarray) -> str:
@@ -135,14 +133,13 @@ def _encode_text(values: np.ndarray) -> str:
     return json.dumps({"values": list(names), "codes": codes.tolist()}, separators=(",", ":"))
 
 
-def _encode_list(values: np.ndarray, digits: int) -> str:
+def _encode_list(values: np.ndarray) -> str:
     if values.dtype.kind == "f":
-        form = f".{digits}g"
-        return f"[{','.join([_number(value, form) for value in values.tolist()])}]"
+        return f"[{','.join([_number(value) for value in values.tolist()])}]"
     return json.dumps(values.tolist(), separators=(",", ":"))
 
 
-def _number(value: float, form: str) -> str:
+def _number(value: float) -> str:
     if math.isfinite(value):
-        return format(value, form)
+        return f"{value:.{DIGITS}g}"
     return "null" if math.isnan(value) else ("1e999" if value > 0 else "-1e999")

@@ -103,7 +103,7 @@ function toolbar(plot) {
   );
 }
 
-const METHODS = { tsne: "t-SNE", umap: "UMAP", pca: "principal axes" };
+const METHODS = { tsne: "t-SNE", pca: "principal axes" };
 
 /** How the places were made: "t-SNE of decoder directions". */
 function methodText(method) {

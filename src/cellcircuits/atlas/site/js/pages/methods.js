@@ -81,7 +81,7 @@ const PROSE = [
   ],
   [
     "Digits",
-    "Numbers in this atlas are kept with six significant digits, those of edges with four. A dash means that a value does not exist, such" +
+    "Numbers in this atlas are kept with four significant digits; the Parquet files of the run have all. A dash means that a value does not exist, such" +
       " as the relative effect on a target that is silent in the clean run.",
   ],
 ];
