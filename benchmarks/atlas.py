@@ -40,7 +40,7 @@ MOST_MEGABYTES = 200
 
 
 def filled(name: str, rng: np.random.Generator, n: int, **columns: object) -> pd.DataFrame:
-    """A declared table: random numbers of three digits where nothing is given, as columns of real runs are not round."""
+    """A declared table, with random numbers where nothing is given."""
     made: dict[str, Any] = {}
     for column in TABLES[name]:
         if column.dtype == "string":

@@ -47,7 +47,23 @@ def _runs_html(runs: list[AtlasRun]) -> str:
     header = ["Run", "Layers", "Features", "Edges", "Edges beyond random directions"]
     table = table_html("Runs of this atlas", header, rows)
     links = "".join(f'<li><a class="action" href="#/{quote(run.key)}">Open {escape(run.name)}</a></li>' for run in runs)
-    return f'<section id="runs"><h2>Runs</h2>{table}<ul class="actions">{links}</ul></section>'
+    return (
+        f'<section id="runs"><h2>Runs</h2>{table}<ul class="actions">{links}</ul></section>'
+        f"<section><h2>Key numbers</h2>{_key_numbers_html(runs)}</section>"
+    )
+
+
+def _key_numbers_html(runs: list[AtlasRun]) -> str:
+    """The summaries of all runs side by side, in the order of the first that has a number."""
+    summaries = [flat_summary(run.summary).set_index(["section", "name"])["value"] for run in runs]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.index))
+    if not names:
+        return '<p class="empty">These runs have no summaries. Run the findings stage and build the atlas again.</p>'
+    rows = [
+        [f"{section}: {name}", *(str(summary.get((section, name), NOT_AVAILABLE)) for summary in summaries)]
+        for section, name in names
+    ]
+    return table_html("Key numbers of all runs", ["Number", *(run.name for run in runs)], rows, "side-by-side")
 
 
 def _run_html(run: AtlasRun, several: bool) -> str:
@@ -197,7 +213,7 @@ def _attenuation_html(attenuation: pd.DataFrame) -> str:
     return table_html("Edges between each pair of layers", header, rows)
 
 
-def table_html(caption: str, header: list[str], rows: list[list[str]]) -> str:
+def table_html(caption: str, header: list[str], rows: list[list[str]], style: str = "numbers cards-on-phone") -> str:
     """A table of text; the first column names the row."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = ""
@@ -205,7 +221,7 @@ def table_html(caption: str, header: list[str], rows: list[list[str]]) -> str:
         cells = (f'<td data-name="{escape(n)}">{escape(c)}</td>' for n, c in zip(header[1:], others, strict=True))
         body += f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>'
     return (
-        f'<div class="table-frame"><table class="list numbers cards-on-phone"><caption>{escape(caption)}</caption>'
+        f'<div class="table-frame"><table class="list {style}"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

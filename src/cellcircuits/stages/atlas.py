@@ -14,12 +14,11 @@ from cellcircuits.atlas.inputs import AtlasRun, Comparison, run_keys
 from cellcircuits.errors import RunError
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.progress import Progress
-from cellcircuits.run import STAGES, Run
+from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import AtlasSettings
 from cellcircuits.summary import summarise
 from cellcircuits.tables import read_table
 
-NEEDED = ("annotate", "trace", "edges", "findings")
 OPTIONAL = {
     "activation_bins": "annotate",
     "quality": "train",
@@ -34,11 +33,11 @@ WEIGHTS, DECODER = "sae_weights.safetensors", "W_dec"
 
 def atlas_stage(run: Run, progress: Progress) -> None:
     """Write the site from the tables of the run and of `atlas.also`; write `atlas/`."""
-    run.require(*NEEDED)
+    run.require("annotate", "trace", "edges", "findings")
     settings = run.settings.atlas
     opened = [OpenRun(run.folder, run.settings), *(open_run(folder) for folder in settings.also)]
     for other in opened[1:]:
-        other.require(*NEEDED)
+        other.require(*INPUTS["atlas"])
     keys = run_keys([each.folder.resolve().name for each in opened])
     with run.writing("atlas") as folder:
         write_atlas(opened, keys, folder, settings, progress)

@@ -37,10 +37,8 @@ export const GROUPS_SHOWN = 12;
 export function groupStyle(place) {
   if (place < 0) return { colour: OTHER[theme()], shape: "circle" };
   const colours = GROUPS[theme()];
-  return {
-    colour: colours[place % colours.length],
-    shape: SHAPE_NAMES[Math.floor(place / colours.length + place) % SHAPE_NAMES.length],
-  };
+  // seven colours and four shapes: no two of the first 28 groups have both in common
+  return { colour: colours[place % colours.length], shape: SHAPE_NAMES[place % SHAPE_NAMES.length] };
 }
 
 /** Draw again when the reader switches between light and dark, as long as `node` is on the page. */

@@ -64,7 +64,7 @@ function legend(style, chosen, onGroup) {
       },
       mark(group),
       element("span", { class: "group-name" }, group.name),
-      element("span", { class: "muted" }, ` ${count(group.n)}`),
+      element("span", { class: "muted item" }, ` ${count(group.n)}`),
     ),
   );
 }
