@@ -44,10 +44,21 @@ function showError(error) {
 
 const loading = () => element("p", { class: "late loading", role: "status" }, "Loading …");
 
-/** The module of a page, loaded when it is first asked for. */
-function loadPage(name) {
+/** The module of a page, loaded when it is first asked for; null if there is none of that name. */
+function pageModule(name) {
   if (name === "") return import("./pages/overview.js");
-  if (PAGES.includes(name)) return import(`./pages/${name}.js`);
+  return PAGES.includes(name) ? import(`./pages/${name}.js`) : null;
+}
+
+/** Ask for the module of the page before it is known whether the address starts with the name of a run. */
+function fetchEarly() {
+  const names = location.hash.replace(/^#\/?/, "").split(/[/?]/);
+  for (const name of names.slice(0, 2)) pageModule(name)?.catch(() => null);
+}
+
+function loadPage(name) {
+  const found = pageModule(name);
+  if (found) return found;
   const advice = "Choose a page from the menu above.";
   throw new AtlasError(`There is no page or run named “${name}”.`, advice, ["#/", "Back to the overview"]);
 }
@@ -109,4 +120,5 @@ document.getElementById("skip").addEventListener("click", (event) => {
   main.focus();
 });
 addEventListener("hashchange", () => show(true));
+fetchEarly();
 show(false);

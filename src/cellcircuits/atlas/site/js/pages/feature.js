@@ -7,7 +7,7 @@ import { AtlasError } from "../errors.js";
 import { cellsSection, genesSection, networksSection, termsSection } from "../featuretables.js";
 import * as format from "../format.js";
 import { activationHistogram } from "../histogram.js";
-import { meaningList } from "../meanings.js";
+import { loadMeanings, meaningList } from "../meanings.js";
 import { address } from "../runs.js";
 
 const { count, number, percent, probability } = format;
@@ -25,8 +25,12 @@ function parseFeature(parts) {
 }
 
 /** The row of the feature in the address. */
-export async function featureOfRoute(parts) {
+export function featureOfRoute(parts) {
   const { layer, feature } = parseFeature(parts);
+  return knownFeature(layer, feature);
+}
+
+async function knownFeature(layer, feature) {
   const row = await loadFeature(layer, feature);
   if (!row) {
     const name = format.featureName(layer, feature);
@@ -140,17 +144,18 @@ function actions(row, anyEdge, layers) {
 
 /** The page. */
 export async function render(view, { parts, query }) {
-  const row = await featureOfRoute(parts);
-  const { layer, feature } = row;
+  const { layer, feature } = parseFeature(parts);
   const names = ["feature_genes", "terms", "cell_labels", "activation_bins", "regulators", "interactions"];
-  const [contents, module, outgoing, incoming, ...tables] = await Promise.all([
+  const meanings = loadMeanings().catch(() => null); // asked for early; who needs it says what went wrong
+  const [row, contents, outgoing, incoming, ...tables] = await Promise.all([
+    knownFeature(layer, feature),
     loadContents(),
-    moduleText(row),
     loadEdges("out", layer, feature),
     loadEdges("in", layer, feature),
     ...names.map((name) => loadFeatureRows(name, layer, feature)),
   ]);
   const [genes, terms, labels, bins, regulators, interactions] = tables;
+  const [module] = await Promise.all([moduleText(row), meanings]);
   const name = format.featureName(layer, feature);
   const anyEdge = outgoing.length + incoming.length > 0;
   const section = (nodes) => element("section", {}, ...nodes);
