@@ -44,6 +44,7 @@ FILES: dict[str, list[tuple[str, str]]] = {
     "annotate": [
         ("features.parquet", "Table `features`."),
         ("feature_genes.parquet", "Table `feature_genes`."),
+        ("activation_bins.parquet", "Table `activation_bins`: how large the activations of every feature are."),
         ("cell_labels.parquet", "Table `cell_labels`; empty where no column is asked for and none is known."),
         ("terms.parquet", "Table `terms`."),
         ("regulators.parquet", "Table `regulators`; empty without networks of targets."),
@@ -106,10 +107,12 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("index.html", "Entry of the site, with the overview; readable without a web server."),
         ("style.css", "Its style."),
         ("js/**/*.js", "Its pages, as ES modules."),
-        ("plots/*.png", "The figures of `findings/`."),
+        ("findings/**/*.png", "The figures of `findings/` of every run, and of the comparison."),
+        ("findings/*/report.html", "The report of every run, where there is one."),
         (
             "data/**/*.json.gz",
-            "The tables, cut into gzip-compressed JSON files of columns that the pages load one at a time.",
+            "The tables, cut into gzip-compressed JSON files of columns that the pages load one at a time; see "
+            "[atlas.md](atlas.md).",
         ),
     ],
 }

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cellcircuits.activation_bins import N_BINS, bin_rows, count_by_bin
 from cellcircuits.annotation import Annotator
 from cellcircuits.codes import CodeBatch, Encoder, SparseSum, stream_codes
 from cellcircuits.enrichment import annotation_scores, best_terms, gene_lists
@@ -38,6 +39,8 @@ class FiringSums:
     """int64 (feature,): cells in which the feature fires at all."""
     scores: sp.csr_matrix | None = None
     """float32 (cell, feature): mean activation over the gene positions of the cells asked for."""
+    by_bin: np.ndarray | None = None
+    """int64 (feature, bin): activations by size (`activation_bins`)."""
 
 
 class _LayerSums:
@@ -47,12 +50,14 @@ class _LayerSums:
         # the sum of activations in the real part, their number in the imaginary one: one product gives both
         self.by_token = SparseSum((n_tokens, n_features), np.complex128)
         self.n_cells = np.zeros(n_features, dtype=np.int64)
+        self.by_bin = np.zeros((n_features, N_BINS), dtype=np.int64)
         self.scores = [sp.csr_matrix((0, n_features), dtype=np.float32)]
 
     def add(self, codes: sp.csr_matrix, batch: CodeBatch, scored: np.ndarray) -> None:
         """Add a batch; `scored`, bool (cell,), marks the cells of `Tokens` whose scores are kept."""
         both = sp.csr_matrix((codes.data + 1j, codes.indices, codes.indptr), codes.shape)
         self.by_token.add(batch.by_token(self.by_token.shape[0]) @ both)
+        self.by_bin += count_by_bin(codes)
         means = batch.cell_means(codes)
         self.n_cells += np.bincount(means.indices, minlength=len(self.n_cells))
         self.scores.append(means[scored[batch.by_cell[0]]])
@@ -62,7 +67,7 @@ class _LayerSums:
         total = self.by_token.total().T.tocsr()
         parts = (total.data.imag.copy(), total.data.real.copy())
         firings, sums = (sp.csr_matrix((part, total.indices, total.indptr), total.shape) for part in parts)
-        return FiringSums(firings, sums, self.n_cells, sp.csr_matrix(sp.vstack(self.scores)))
+        return FiringSums(firings, sums, self.n_cells, sp.csr_matrix(sp.vstack(self.scores)), self.by_bin)
 
 
 def count_firings(
@@ -100,7 +105,7 @@ def name_features(
     annotator: Annotator,
     settings: AnnotateSettings,
 ) -> dict:
-    """Tables features, feature_genes, terms, regulators, interactions, annotation_rates and a summary for one layer.
+    """Tables features, feature_genes, activation_bins, those of `annotator` and a summary for one layer.
 
     `annotator` is of the background of these tokens.
     """
@@ -114,6 +119,7 @@ def name_features(
     features = _feature_rows(sums, int(per_token.sum()), genes, found["terms"])
     features["decoder_norm"] = decoder_norms
     tables = {"features": features, "feature_genes": genes.drop(columns="token"), **found}
+    tables["activation_bins"] = bin_rows(np.zeros((0, N_BINS)) if sums.by_bin is None else sums.by_bin)
     labels = found["annotation_rates"].iloc[0]
     summary = {
         "n_features": len(features),

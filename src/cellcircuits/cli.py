@@ -82,14 +82,17 @@ class SummaryCommand:
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write the edges for other programs."""
+    """Write edges or features for other programs."""
 
     run: Folder
     """Run folder."""
-    format: Literal["csv", "graphml", "cytoscape"] = "csv"
-    """CSV, GraphML (Gephi, Cytoscape, igraph) or Cytoscape JSON."""
+    format: Literal["csv", "graphml", "cytoscape", "circuit-tracer", "neuronpedia"] = "csv"
+    """Edges: CSV, GraphML (Gephi, Cytoscape, igraph), Cytoscape JSON, or graph JSON of circuit-tracer and Neuronpedia.
+    Features: "neuronpedia", folders that Neuronpedia imports."""
     out: Path | None = None
-    """File to write; by default edges.<ending> in the current folder."""
+    """File or folder to write; by default edges.<ending>, circuit-tracer.json or neuronpedia in the current folder."""
+    max_edges: int = 2000
+    """Strongest edges (largest |snr|) for circuit-tracer, whose viewers hold no more than some thousand; 0: all."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ def _execute(command: Any, settings: Settings) -> None:
         case SummaryCommand():
             commands.summary(command.run)
         case ExportCommand():
-            commands.export(command.run, command.format, command.out)
+            commands.export(command.run, command.format, command.out, command.max_edges)
         case SettingsCommand():
             commands.print_settings(Settings())
         case DemoCommand():

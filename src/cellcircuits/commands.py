@@ -8,17 +8,21 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from cellcircuits.errors import SettingsError
 from cellcircuits.executors import open_executor
-from cellcircuits.opened import open_run
+from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress, RichProgress
 from cellcircuits.report import print_answers, print_plan, print_status, print_structure, print_summary
 from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import FindingsSettings, Settings, StructureSettings
+
+if TYPE_CHECKING:
+    from cellcircuits.interchange import Origin
 
 
 def _console() -> Console:
@@ -83,14 +87,53 @@ def summary(folder: Path) -> None:
     print_summary(opened, _console())
 
 
-def export(folder: Path, format: str, out: Path | None) -> None:
-    """Write the edges of a run to a file."""
+def export(folder: Path, format: str, out: Path | None, max_edges: int = 0) -> None:
+    """Write the edges or features of a run to a file or folder."""
     from cellcircuits.export import ENDINGS, export_edges
 
     opened = open_run(folder)
-    path = out or Path(f"edges{ENDINGS[format]}")
-    export_edges(opened.edges, opened.features, path, format)  # type: ignore[arg-type]
-    _console().print(f"{len(opened.edges):,} edges written to {path}", highlight=False, soft_wrap=True)
+    if format == "neuronpedia":
+        told = _export_features(opened, out or Path("neuronpedia"))
+    elif format == "circuit-tracer":
+        told = _export_circuit(opened, out or Path("circuit-tracer.json"), max_edges)
+    else:
+        path = out or Path(f"edges{ENDINGS[format]}")
+        export_edges(opened.edges, opened.features, path, format)  # type: ignore[arg-type]
+        told = f"{len(opened.edges):,} edges written to {path}"
+    _console().print(told, highlight=False, soft_wrap=True)
+
+
+def _export_features(opened: OpenRun, folder: Path) -> str:
+    from cellcircuits.interchange import write_neuronpedia
+    from cellcircuits.tables import empty_table
+
+    counted = (opened.path("annotate") / "activation_bins.parquet").is_file()  # runs of older versions have none
+    bins = opened.activation_bins if counted else empty_table("activation_bins")
+    origin = _origin(opened, "annotate")
+    write_neuronpedia(opened.features, opened.feature_genes, bins, folder, origin, "cellcircuits-res")
+    return f"{len(opened.features):,} features written to {folder / origin.model_id}"
+
+
+def _export_circuit(opened: OpenRun, path: Path, max_edges: int) -> str:
+    from cellcircuits.interchange import circuit_tracer_graph, write_circuit_tracer
+
+    if max_edges < 0:
+        raise SettingsError(f"--max-edges must be at least 0; found {max_edges}.")
+    graph = circuit_tracer_graph(opened.edges, opened.features, _origin(opened, "edges"), path.stem, max_edges)
+    write_circuit_tracer(graph, path)
+    return f"{len(graph['links']):,} of {len(opened.edges):,} edges written to {path}"
+
+
+def _origin(opened: OpenRun, stage: str) -> Origin:
+    from cellcircuits.interchange import Origin
+
+    cells, made = (opened.manifest(name) for name in ("cells", stage))
+    assert cells is not None and made is not None  # the tables of the stage have been read
+    record = cells["record"]
+    n_cells = record["coverage"]["cells"]
+    if stage == "edges":
+        n_cells = min(n_cells, opened.settings.trace.n_cells or n_cells)
+    return Origin(record["model"], record["n_layers"], record["d_model"], n_cells, made["created"])
 
 
 def print_settings(settings: Settings) -> None:

@@ -68,6 +68,11 @@ class OpenRun(Run):
         return self._table("annotate", "feature_genes")
 
     @cached_property
+    def activation_bins(self) -> pd.DataFrame:
+        """How large the activations of every feature are."""
+        return self._table("annotate", "activation_bins")
+
+    @cached_property
     def cell_labels(self) -> pd.DataFrame:
         """Association of every feature with the labels of obs columns."""
         return self._table("annotate", "cell_labels")

@@ -429,6 +429,19 @@ class AtlasSettings:
 
     title: str = "Circuits of a single-cell foundation model"
     """Heading of the site."""
+    also: list[str] = field(default_factory=list)
+    """Folders of other finished runs that the site shows too, with a page that compares them."""
+    comparison: str = ""
+    """Folder with the tables `consensus` and `answers` of a comparison of these runs; empty: the folder `comparison`
+    beside the run, where there is one and `also` names a run."""
+    map_method: Literal["auto", "tsne", "pca"] = "auto"
+    """How features are placed on the map of their layer; "auto": t-SNE up to 6,000 features of a layer, principal axes
+    beyond."""
+    seed: int = 0
+    """Seed of the map."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, 0, inf, "seed")
 
 
 @dataclass(frozen=True)
@@ -575,6 +588,11 @@ def resolve_paths(settings: Settings, base: Path) -> Settings:
             settings.findings,
             screens=[replace(screen, path=resolve(screen.path)) for screen in settings.findings.screens],
             disease_sets=[resolve(path, words=NAMES) for path in settings.findings.disease_sets],
+        ),
+        atlas=replace(
+            settings.atlas,
+            also=[resolve(path, words=()) for path in settings.atlas.also],
+            comparison=resolve(settings.atlas.comparison, words=("",)),
         ),
     )
 

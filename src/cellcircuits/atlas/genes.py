@@ -14,6 +14,7 @@ EDGES_PER_GENE = 200
 _EDGES_PER_CHUNK = 100_000
 
 EDGE_COLUMNS = ["source_layer", "source_feature", "target_layer", "target_feature", "mean_delta", "snr", "q_value"]
+EDGE_COLUMNS += ["specific", "specific_q"]
 """Columns of an edge in the table of a gene."""
 
 
@@ -27,6 +28,8 @@ class GeneIndex(NamedTuple):
 
 def index_genes(feature_genes: pd.DataFrame, features: pd.DataFrame, edges: pd.DataFrame) -> GeneIndex:
     """Which features have a gene among their top genes, and which edges join two such features.
+
+    `features` have the counts of their edges, `n_out` and `n_in`, as columns too.
 
     Returns
     -------
@@ -43,7 +46,8 @@ def index_genes(feature_genes: pd.DataFrame, features: pd.DataFrame, edges: pd.D
     listed = listed[listed["row"] >= 0].sort_values(["gene", "layer", "feature", "rank"], kind="stable")
     listed = listed.drop_duplicates(["gene", "row"])
     listed["label"] = features["label"].to_numpy()[listed["row"]]
-    listed["firing_rate"] = features["firing_rate"].to_numpy()[listed["row"]]
+    for name in ("firing_rate", "n_out", "n_in"):
+        listed[name] = features[name].to_numpy()[listed["row"]]
 
     strongest, n_edges = _edges_by_gene(listed, place, edges, len(names))
     n_features = np.bincount(listed["gene"], minlength=len(names))

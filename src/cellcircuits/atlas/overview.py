@@ -1,4 +1,4 @@
-"""The overview of the atlas as plain HTML: summary, plots and small tables. Every text is escaped."""
+"""The overview of the atlas as plain HTML: key numbers, figures and small tables. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -12,21 +12,79 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from cellcircuits.atlas.inputs import AtlasRun
+from cellcircuits.atlas.security import META_POLICY
+
 NOT_AVAILABLE = "not available"
 
 
-def overview_html(
-    template: str, title: str, summary: dict[str, Any], plots: list[Path], tables: dict[str, pd.DataFrame]
-) -> str:
-    """index.html: `template` with the title, the key numbers, the plots and the tables of signs and layers."""
+def site_html(template: str, title: str, runs: list[AtlasRun]) -> str:
+    """index.html: `template` with the title and, for every run, key numbers, figures and tables."""
+    several = len(runs) > 1
     return Template(template).substitute(
         title=escape(title),
-        lead=escape(_lead(tables["edges"], tables["features"])),
-        summary=_summary_html(summary),
-        plots=_plots_html(plots),
-        signs=_signs_html(tables["signs"]),
-        attenuation=_attenuation_html(tables["attenuation"]),
+        policy=META_POLICY,
+        lead=escape(_site_lead(runs)),
+        runs=_runs_html(runs) if several else "",
+        sections="\n".join(_run_html(run, several) for run in runs),
     )
+
+
+def _site_lead(runs: list[AtlasRun]) -> str:
+    if len(runs) == 1:
+        return _lead(runs[0].table("edges"), runs[0].table("features"))
+    return f"{len(runs)} runs, each with sparse autoencoder features of a model and the causal edges between them."
+
+
+def _runs_html(runs: list[AtlasRun]) -> str:
+    """What the site holds, one row for each run, with links."""
+    rows = []
+    for run in runs:
+        edges, features = run.table("edges"), run.table("features")
+        beyond = number_text(int(edges["specific"].sum())) if edges["specific_q"].notna().any() else NOT_AVAILABLE
+        numbers = [features["layer"].nunique(), len(features), len(edges)]
+        rows.append([run.name, *map(number_text, numbers), beyond])
+    header = ["Run", "Layers", "Features", "Edges", "Edges beyond random directions"]
+    table = table_html("Runs of this atlas", header, rows)
+    links = "".join(f'<li><a class="action" href="#/{quote(run.key)}">Open {escape(run.name)}</a></li>' for run in runs)
+    return (
+        f'<section id="runs"><h2>Runs</h2>{table}<ul class="actions">{links}</ul></section>'
+        f"<section><h2>Key numbers</h2>{_key_numbers_html(runs)}</section>"
+    )
+
+
+def _key_numbers_html(runs: list[AtlasRun]) -> str:
+    """The summaries of all runs side by side, in the order of the first that has a number."""
+    summaries = [flat_summary(run.summary).set_index(["section", "name"])["value"] for run in runs]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.index))
+    if not names:
+        return '<p class="empty">These runs have no summaries. Run the findings stage and build the atlas again.</p>'
+    rows = [
+        [f"{section}: {name}", *(str(summary.get((section, name), NOT_AVAILABLE)) for summary in summaries)]
+        for section, name in names
+    ]
+    return table_html("Key numbers of all runs", ["Number", *(run.name for run in runs)], rows, "side-by-side")
+
+
+def _run_html(run: AtlasRun, several: bool) -> str:
+    """The overview of one run; circuits and hubs are filled in by the page."""
+    title = f'<h2 class="run-title">{escape(run.name)}</h2>' if several else ""
+    lead = f'<p class="lead">{escape(_lead(run.table("edges"), run.table("features")))}</p>' if several else ""
+    parts = [
+        title,
+        lead,
+        '<section class="top-circuits"></section>',
+        f"<section><h2>Summary</h2>{_summary_html(run.summary)}</section>",
+        f"<section><h2>Quality of the autoencoders</h2>{_quality_html(run.table('quality'))}</section>",
+        f"<section><h2>Figures</h2>{figures_html(run.figures, run.key)}</section>",
+        "<section><h2>Do sources support or oppose their targets?</h2><p>Compare each share with the one beside it, "
+        "which is what the rule alone makes of effects whose sign is a fair coin.</p>"
+        f"{_signs_html(run.table('signs'))}</section>",
+        '<section class="top-hubs"></section>',
+        "<section><h2>Edges between layers</h2><details><summary>Show every pair of layers</summary>"
+        f"{_attenuation_html(run.table('attenuation'))}</details></section>",
+    ]
+    return f'<section class="run" data-run="{escape(run.key)}">{"".join(parts)}</section>'
 
 
 def _lead(edges: pd.DataFrame, features: pd.DataFrame) -> str:
@@ -41,10 +99,24 @@ def _lead(edges: pd.DataFrame, features: pd.DataFrame) -> str:
     )
 
 
-def _summary_html(summary: dict[str, Any]) -> str:
-    """One card per section; numbers outside any section come first."""
+def flat_summary(summary: dict[str, Any]) -> pd.DataFrame:
+    """Key numbers as rows: section, name, value; numbers outside any section come first."""
+    rows = [
+        (words(section, start=True), words(name), value_text(value))
+        for section, values in _sections(summary).items()
+        for name, value in _flat(values)
+    ]
+    return pd.DataFrame(rows, columns=["section", "name", "value"])
+
+
+def _sections(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     single = {name: value for name, value in summary.items() if not isinstance(value, dict)}
-    sections = ({"general": single} if single else {}) | {k: v for k, v in summary.items() if isinstance(v, dict)}
+    return ({"general": single} if single else {}) | {k: v for k, v in summary.items() if isinstance(v, dict)}
+
+
+def _summary_html(summary: dict[str, Any]) -> str:
+    """One card per section."""
+    sections = _sections(summary)
     if not sections:
         return '<p class="empty">This run has no summary. Run the findings stage and build the atlas again.</p>'
     return f'<div class="cards">{"".join(_section_html(name, values) for name, values in sections.items())}</div>'
@@ -70,15 +142,38 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _plots_html(plots: list[Path]) -> str:
-    if not plots:
-        return '<p class="empty">This run has no plots. Run the findings stage and build the atlas again.</p>'
-    figures = []
-    for path in plots:
-        address, name = f"plots/{quote(path.name)}", escape(words(path.stem, start=True))
-        image = f'<img src="{escape(address)}" alt="Plot: {name}" loading="lazy">'
-        figures.append(f'<figure><a href="{escape(address)}">{image}</a><figcaption>{name}</figcaption></figure>')
-    return f'<div class="plots">{"".join(figures)}</div>'
+def figures_html(figures: list[Path], key: str) -> str:
+    """Pictures of a run, as links to themselves."""
+    if not figures:
+        return '<p class="empty">This run has no figures. Run the findings stage and build the atlas again.</p>'
+    parts = []
+    for path in figures:
+        address, name = f"findings/{quote(key)}/{quote(path.name)}", escape(words(path.stem, start=True))
+        image = f'<img src="{escape(address)}" alt="Figure: {name}" loading="lazy">'
+        parts.append(f'<figure><a href="{escape(address)}">{image}</a><figcaption>{name}</figcaption></figure>')
+    return f'<div class="plots">{"".join(parts)}</div>'
+
+
+def _quality_html(quality: pd.DataFrame) -> str:
+    """Every layer's autoencoder on held-out cells, each number with its baseline in the next column."""
+    if quality.empty:
+        return '<p class="empty">The quality of the autoencoders was not measured in this run (stage `train`).</p>'
+    columns = [
+        ("Variance explained", "variance_explained", percent),
+        ("The same, as many principal components", "pca_variance_explained", percent),
+        ("The same, random weights", "random_weights_variance_explained", percent),
+        ("Final state recovered", "final_state_recovered", percent),
+        ("Active features per position", "l0", number_text),
+        ("Dead features", "dead_share", percent),
+        ("Found by another seed", "stable_share", percent),
+        ("The same, random directions", "stable_share_random", percent),
+    ]
+    shown = [(title, name, form) for title, name, form in columns if quality[name].notna().any()]
+    rows = [
+        [f"Layer {row['layer']}", *(form(row[name]) for _, name, form in shown)]
+        for row in quality.sort_values("layer").to_dict("records")
+    ]
+    return table_html("Quality of the autoencoders by layer", ["Layer", *(t for t, _, _ in shown)], rows)
 
 
 def _signs_html(signs: pd.DataFrame) -> str:
@@ -118,7 +213,7 @@ def _attenuation_html(attenuation: pd.DataFrame) -> str:
     return table_html("Edges between each pair of layers", header, rows)
 
 
-def table_html(caption: str, header: list[str], rows: list[list[str]]) -> str:
+def table_html(caption: str, header: list[str], rows: list[list[str]], style: str = "numbers cards-on-phone") -> str:
     """A table of text; the first column names the row."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = ""
@@ -126,7 +221,7 @@ def table_html(caption: str, header: list[str], rows: list[list[str]]) -> str:
         cells = (f'<td data-name="{escape(n)}">{escape(c)}</td>' for n, c in zip(header[1:], others, strict=True))
         body += f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>'
     return (
-        f'<div class="table-frame"><table class="list numbers cards-on-phone"><caption>{escape(caption)}</caption>'
+        f'<div class="table-frame"><table class="list {style}"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from cellcircuits.atlas.security import PAGE_POLICY, REPORT_POLICY
 from cellcircuits.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -24,9 +25,13 @@ CONTENT_TYPES = {
 }
 """Nothing else is served. Shards stay compressed: the page unpacks them itself, as it must on other web hosts."""
 
+ICON = "/favicon.ico"
+"""Browsers ask for it beside a report, which names no icon; they are told that there is none."""
+
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -67,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: AtlasServer
     server_version = "cellcircuits"
     sys_version = ""
+    protocol_version = "HTTP/1.1"  # connections are kept: a page asks for some thirty files
+    timeout = 60
 
     def do_GET(self) -> None:
         self._answer()
@@ -81,14 +88,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, "text/plain; charset=utf-8", f"Open this atlas at {self.server.url}\n".encode())
             return
         path = self.server.find(self.path)
+        if path is None and self.path == ICON:
+            self._send(204, "image/png", b"")
+            return
         if path is None:
             self._send(404, "text/plain; charset=utf-8", f"No such file. Start at {self.server.url}\n".encode())
             return
-        self._send(200, CONTENT_TYPES[path.suffix], path.read_bytes())
+        is_report = path.suffix == ".html" and path != self.server.folder / "index.html"
+        self._send(200, CONTENT_TYPES[path.suffix], path.read_bytes(), REPORT_POLICY if is_report else PAGE_POLICY)
 
-    def _send(self, status: int, content_type: str, content: bytes) -> None:
+    def _send(self, status: int, content_type: str, content: bytes, policy: str = PAGE_POLICY) -> None:
         self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": content_type, "Content-Length": str(len(content))}.items():
+        special = {"Content-Security-Policy": policy, "Content-Type": content_type}
+        for name, value in {**HEADERS, **special, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

@@ -30,6 +30,14 @@ n_firings | int64 | positions | Positions (cells) at which the feature fires on 
 n_positions | int64 | positions | Positions (cells) of the gene
 """)
 
+ACTIVATION_BINS = columns("""
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature
+low | float64 | activation | Lower end of the bin; bins are half an octave wide (a factor of 1.41), the same for every feature
+high | float64 | activation | Upper end of the bin, not part of it
+n_positions | int64 | positions | Gene positions at which the feature's activation lies in the bin
+""")
+
 CELL_LABELS = columns("""
 layer | int64 | layer | Layer of the feature
 feature | int64 | index | Feature
@@ -124,6 +132,7 @@ null_auroc | float64 | probability | The same when labels are permuted: the larg
 TABLES = {
     "features": FEATURES,
     "feature_genes": FEATURE_GENES,
+    "activation_bins": ACTIVATION_BINS,
     "cell_labels": CELL_LABELS,
     "terms": TERMS,
     "regulators": REGULATORS,
@@ -136,6 +145,7 @@ TABLES = {
 ROWS = {
     "features": "One row per feature of every layer.",
     "feature_genes": "One row per feature and top gene.",
+    "activation_bins": "One row per feature and bin that holds any of its activations.",
     "cell_labels": "One row per feature that fires in the cells compared, and label of an obs column.",
     "terms": "One row per feature and enriched gene set, best first.",
     "regulators": "One row per feature and set of targets enriched among its top genes, best first.",

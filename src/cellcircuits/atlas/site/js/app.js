@@ -1,22 +1,19 @@
-// Addresses and pages: #/feature/3/127 shows pages/feature.js. Every view has its own address, so back and links work.
+// Addresses and pages: #/feature/3/127 shows pages/feature.js, #/scgpt/feature/3/127 that of the run "scgpt". Every view
+// has its own address, so back and links work.
 
+import { loadSite } from "./data.js";
 import { element, heading } from "./dom.js";
 import { AtlasError, errorNotice } from "./errors.js";
-import { searchBox } from "./search.js";
-import * as circuit from "./pages/circuit.js";
-import * as feature from "./pages/feature.js";
-import * as features from "./pages/features.js";
-import * as gene from "./pages/gene.js";
-import * as methods from "./pages/methods.js";
-import * as overview from "./pages/overview.js";
+import { drawNavigation } from "./navigation.js";
+import { chooseRun, setRuns } from "./runs.js";
 
-const PAGES = { "": overview, features, feature, circuit, gene, methods };
-const HOME = ["#/", "Back to the overview"];
+const PAGES = ["feature", "features", "map", "circuit", "gene", "program", "findings", "compare", "methods"];
 const siteTitle = document.title;
 const main = document.getElementById("main");
 const overviewBox = document.getElementById("overview");
 const view = document.getElementById("view");
 let shown = 0;
+let lastPath = null;
 
 function decoded(part) {
   try {
@@ -26,47 +23,82 @@ function decoded(part) {
   }
 }
 
-/** The parts and options of an address: "#/feature/3/127?x=1" has page "feature" and parts ["3", "127"]. */
+/** The parts of an address: "#/scgpt/feature/3/127?x=1" has run true, page "feature" and parts ["3", "127"]. */
 function currentRoute() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const [page, ...parts] = path.split("/").map(decoded);
-  return { page, parts, query: new URLSearchParams(query) };
+  const names = path.split("/").map(decoded);
+  const hasRun = chooseRun(names[0]);
+  const [page = "", ...parts] = hasRun ? names.slice(1) : names;
+  return { page, parts, query: new URLSearchParams(query), hasRun };
 }
 
 function showError(error) {
-  const [address, text] = error.link ?? HOME;
+  const [target, text] = error.link ?? ["#/", "Back to the overview"];
   const retry = element("button", { type: "button", on: { click: () => show(false) } }, "Try again");
   view.replaceChildren(
     heading(error.link ? "Not found" : "This page could not be shown"),
     errorNotice(error),
-    element("p", { class: "actions" }, error.link ? "" : retry, element("a", { href: address }, text)),
+    element("p", { class: "actions" }, error.link ? "" : retry, element("a", { href: target }, text)),
   );
 }
 
-function markNavigation(page) {
-  const section = page === "feature" ? "features" : page;
-  for (const link of document.querySelectorAll("nav [data-page]")) {
-    if (link.dataset.page === section) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+const loading = () => element("p", { class: "late loading", role: "status" }, "Loading …");
+
+/** The module of a page, loaded when it is first asked for; null if there is none of that name. */
+function pageModule(name) {
+  if (name === "") return import("./pages/overview.js");
+  return PAGES.includes(name) ? import(`./pages/${name}.js`) : null;
+}
+
+/** Ask for the module of the page before it is known whether the address starts with the name of a run. */
+function fetchEarly() {
+  const names = location.hash.replace(/^#\/?/, "").split(/[/?]/);
+  for (const name of names.slice(0, 2)) pageModule(name)?.catch(() => null);
+}
+
+function loadPage(name) {
+  const found = pageModule(name);
+  if (found) return found;
+  const advice = "Choose a page from the menu above.";
+  throw new AtlasError(`There is no page or run named “${name}”.`, advice, ["#/", "Back to the overview"]);
+}
+
+async function prepare() {
+  const site = await loadSite();
+  setRuns(site.runs);
+  return site;
+}
+
+/** Put the focus on the heading of another page; on the same page, drawn again, back on the control that had it. */
+function focusAfter(path, control) {
+  if (path === lastPath && control) {
+    view.querySelector(`[name="${CSS.escape(control)}"]`)?.focus({ preventScroll: true });
+    return;
   }
+  scrollTo(0, 0);
+  main.querySelector(":scope > :not([hidden]) h1")?.focus({ preventScroll: true });
 }
 
 /** Show the page of the current address. A slower page that was left meanwhile does not overwrite it. */
 async function show(moveFocus) {
   shown += 1;
   const turn = shown;
-  const route = currentRoute();
-  const onOverview = route.page === "";
-  markNavigation(route.page);
-  overviewBox.hidden = !onOverview;
-  view.hidden = onOverview;
   document.body.dataset.ready = "no";
   const content = element("div", { class: "page" });
-  if (!onOverview) view.replaceChildren(element("p", { class: "late loading", role: "status" }, "Loading …"));
+  const [path, control] = [location.hash.split("?")[0], document.activeElement?.getAttribute("name")];
+  let onOverview = /^#?\/?$/.test(location.hash);
   try {
-    const page = PAGES[route.page];
-    if (!page)
-      throw new AtlasError(`There is no page named “${route.page}”.`, "Choose a page from the menu above.", HOME);
+    const site = await prepare();
+    if (turn !== shown) return;
+    const route = currentRoute();
+    onOverview = route.page === "";
+    drawNavigation(route, Boolean(site.comparison));
+    overviewBox.hidden = !onOverview;
+    view.hidden = onOverview;
+    // a page that is drawn again stays until then, so that nothing jumps
+    if (!onOverview && path !== lastPath) view.replaceChildren(loading());
+    const page = await loadPage(route.page);
+    if (turn !== shown) return;
     const title = await page.render(content, route);
     if (turn !== shown) return;
     if (!onOverview) view.replaceChildren(content);
@@ -77,18 +109,16 @@ async function show(moveFocus) {
     view.hidden = false;
     showError(error);
   }
-  if (moveFocus) {
-    scrollTo(0, 0);
-    main.querySelector(":scope > :not([hidden]) h1")?.focus({ preventScroll: true });
-  }
+  if (moveFocus) focusAfter(path, control);
+  lastPath = path;
   document.body.dataset.ready = "yes";
 }
 
 document.getElementById("needs-server").remove();
-document.getElementById("search").append(searchBox());
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address would count as a page
   main.focus();
 });
 addEventListener("hashchange", () => show(true));
+fetchEarly();
 show(false);

@@ -1,6 +1,7 @@
 // Reads the compressed tables under data/. Every file is asked for at most once while the site is open.
 
 import { AtlasError } from "./errors.js";
+import { currentRun } from "./runs.js";
 
 const DATA = new URL("../data/", import.meta.url);
 const KEPT_FILES = 300;
@@ -15,6 +16,19 @@ async function unpack(buffer) {
     throw new AtlasError("This browser cannot unpack the tables.", "Use Chrome 80, Firefox 113, Safari 16.4 or later.");
   }
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+/** A column as a list of values; see shards.py for the three forms. */
+function decoded(column, length) {
+  if (Array.isArray(column)) return column;
+  if ("codes" in column) return column.codes.map((code) => column.values[code]);
+  return Array(length).fill(column.constant);
+}
+
+function unfold(content) {
+  if (!content.columns) return content;
+  const columns = Object.entries(content.columns).map(([name, column]) => [name, decoded(column, content.length)]);
+  return { length: content.length, columns: Object.fromEntries(columns) };
 }
 
 async function request(name) {
@@ -36,15 +50,15 @@ async function request(name) {
   }
   const buffer = await response.arrayBuffer();
   try {
-    return JSON.parse(await unpack(buffer));
+    return unfold(JSON.parse(await unpack(buffer)));
   } catch (error) {
     if (error instanceof AtlasError) throw error;
     throw new AtlasError(`The file data/${name} is damaged.`, "Build the atlas again with `cellcircuits atlas RUN`.");
   }
 }
 
-/** The content of a file under data/. */
-export function loadJson(name) {
+/** The content of a file under data/: {length, columns} for tables. */
+export function loadSiteJson(name) {
   if (!loaded.has(name)) {
     if (loaded.size >= KEPT_FILES) loaded.delete(loaded.keys().next().value);
     const promise = request(name);
@@ -54,21 +68,50 @@ export function loadJson(name) {
   return loaded.get(name);
 }
 
-/** The rows of a table under data/, as objects. */
-export async function loadRows(name, keep = () => true) {
-  const { length, columns } = await loadJson(name);
+/** The content of a file of a run. */
+export function loadJson(name, run = currentRun()) {
+  return loadSiteJson(`${run.key}/${name}`);
+}
+
+/** The rows of a table in columns, as objects. */
+export function rowsOf({ length, columns }, keep = () => true) {
   const names = Object.keys(columns);
   const rows = [];
   for (let i = 0; i < length; i += 1) {
     if (!keep(columns, i)) continue;
-    rows.push(Object.fromEntries(names.map((column) => [column, columns[column][i]])));
+    const row = {};
+    for (const name of names) row[name] = columns[name][i];
+    rows.push(row);
   }
   return rows;
 }
 
-/** What the atlas holds: layers, numbers of rows, names of shards. */
-export function loadContents() {
-  return loadJson("contents.json.gz");
+/** The rows of a table of a run, as objects. */
+export async function loadRows(name, keep = undefined, run = currentRun()) {
+  return rowsOf(await loadJson(name, run), keep);
+}
+
+/** What the site holds: title, runs, comparison. */
+export function loadSite() {
+  return loadSiteJson("site.json.gz");
+}
+
+/** What a run holds: layers, numbers of rows, names of shards. */
+export function loadContents(run = currentRun()) {
+  return loadJson("contents.json.gz", run);
+}
+
+const padded = (number, width) => String(number).padStart(width, "0");
+
+/** Name of the file of a layer: layerFile("map", 3). */
+export function layerFile(table, layer) {
+  return `${table}/L${padded(layer, 2)}.json.gz`;
+}
+
+/** The rows of one item (gene or program) of a table sharded by item. */
+export function loadItemRows(table, column, item, perShard) {
+  const name = `${table}/${padded(Math.floor(item / perShard), 4)}.json.gz`;
+  return loadRows(name, (columns, i) => columns[column][i] === item);
 }
 
 /** The rows of one feature in a sharded table ("features", "terms", "edges_out", ...). */
@@ -80,11 +123,11 @@ export async function loadFeatureRows(table, layer, feature) {
     edges_out: ["source_layer", "source_feature"],
     edges_in: ["target_layer", "target_feature"],
   }[table] ?? ["layer", "feature"];
-  const name = `${table}/L${String(layer).padStart(2, "0")}/${String(number).padStart(4, "0")}.json.gz`;
+  const name = `${table}/L${padded(layer, 2)}/${padded(number, 4)}.json.gz`;
   return loadRows(name, (columns, i) => columns[featureColumn][i] === feature && columns[layerColumn][i] === layer);
 }
 
-/** One feature, or null if the atlas has none of that name. */
+/** One feature, or null if the run has none of that name. */
 export async function loadFeature(layer, feature) {
   return (await loadFeatureRows("features", layer, feature))[0] ?? null;
 }

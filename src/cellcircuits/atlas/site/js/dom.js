@@ -36,6 +36,11 @@ export function heading(...children) {
   return element("h1", { tabindex: "-1" }, ...children);
 }
 
+/** A section with a heading; null in place of what is not there. */
+export function section(title, ...children) {
+  return append(element("section", {}, element("h2", {}, title)), ...children);
+}
+
 /** A message in place of content that is empty: what is missing, and what to do. */
 export function emptyState(...children) {
   return element("p", { class: "empty" }, ...children);
@@ -47,12 +52,12 @@ export function field(label, control, hint = null) {
   return element("label", { class: "field" }, element("span", {}, label), control, hinted);
 }
 
-/** A drop-down list; `choices` are [value, text]. */
-export function select(choices, chosen, onChange) {
+/** A drop-down list; `choices` are [value, text]; a page that is drawn again finds the focus by the name. */
+export function select(choices, chosen, onChange, name = null) {
   const options = choices.map(([value, text]) =>
     element("option", { value, selected: String(value) === String(chosen) }, text),
   );
-  return element("select", { on: { change: (event) => onChange(event.target.value) } }, ...options);
+  return element("select", { name, on: { change: (event) => onChange(event.target.value) } }, ...options);
 }
 
 /** Calls `action` once the calls have paused, as when a reader types. */

@@ -1,6 +1,7 @@
 // Numbers and signs as text. null is a value that is missing (NaN in the tables).
 
 import { element } from "./dom.js";
+import { address } from "./runs.js";
 
 const HEADING_LETTERS = 240;
 const MISSING = "–";
@@ -66,15 +67,23 @@ export function featureName(layer, feature) {
 }
 
 export function featureAddress(layer, feature) {
-  return `#/feature/${layer}/${feature}`;
+  return address(`feature/${layer}/${feature}`);
 }
 
 export function circuitAddress(layer, feature) {
-  return `#/circuit/${layer}/${feature}`;
+  return address(`circuit/feature/${layer}/${feature}`);
 }
 
-export function geneAddress(symbol) {
-  return `#/gene/${encodeURIComponent(symbol)}`;
+export function geneAddress(symbol, run = undefined) {
+  return address(`gene/${encodeURIComponent(symbol)}`, run);
+}
+
+export function programAddress(name, run = undefined) {
+  return address(`program/${encodeURIComponent(name)}`, run);
+}
+
+export function programLink(name, run = undefined) {
+  return element("a", { class: "program", href: programAddress(name, run), title: name }, name);
 }
 
 export function featureLink(layer, feature) {

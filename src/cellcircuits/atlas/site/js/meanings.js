@@ -1,11 +1,11 @@
 // Meanings of the columns, as declared by the program that wrote the tables.
 
-import { loadRows } from "./data.js";
+import { loadSiteJson, rowsOf } from "./data.js";
 import { element } from "./dom.js";
 
-/** All columns of the tables: {table, column, unit, meaning}. */
-export function loadMeanings() {
-  return loadRows("columns.json.gz");
+/** All columns of the tables: {table, rows, column, unit, meaning}. */
+export async function loadMeanings() {
+  return rowsOf(await loadSiteJson("columns.json.gz"));
 }
 
 /** A fold-out list with the meaning of some columns; `names` are [title in the page, column]. */

@@ -2,12 +2,13 @@
 
 import { element } from "./dom.js";
 import { featureAddress } from "./format.js";
+import { address } from "./runs.js";
 
 /** Where a search leads. */
 export function searchAddress(text) {
   const name = text.trim().match(/^L?(\d{1,4})\s*[/:,\s-]\s*F?(\d{1,8})$/i);
   if (name) return featureAddress(Number(name[1]), Number(name[2]));
-  return `#/features?layer=all&search=${encodeURIComponent(text.trim())}`;
+  return address(`features?layer=all&search=${encodeURIComponent(text.trim())}`);
 }
 
 /** The search form. */

@@ -1,117 +1,87 @@
-// The circuit around one feature: a drawing by layer, and the same edges as a table.
+// The circuit around a feature, a gene or a program: a drawing by layer, and the same edges as a table.
 
-import { loadRows } from "../data.js";
-import { append, element, emptyState, field, heading, select } from "../dom.js";
-import { edgeMeanings, endColumn, numberColumns } from "../edgetable.js";
+import { optionControls, readOptions, readPinned, writeOptions } from "../circuitoptions.js";
+import { loadHubs, startOfRoute } from "../circuitstart.js";
+import { loadContents } from "../data.js";
+import { append, element, emptyState, heading } from "../dom.js";
+import { controlBadge, edgeMeanings, endColumn, numberColumns } from "../edgetable.js";
 import * as format from "../format.js";
-import { drawGraph, highlight } from "../graph.js";
+import { drawGraph, highlight, markPinned } from "../graph.js";
 import { neighbourhood } from "../neighbourhood.js";
+import { address, currentRun } from "../runs.js";
+import { circuitGraphml, circuitJson, saveFile, savePng, saveSvg } from "../save.js";
 import { dataTable } from "../table.js";
-import { featureOfRoute } from "./feature.js";
 
 const { count, counted, number, percent, probability } = format;
-
-const CHOICES = {
-  depth: [
-    [1, "1 step"],
-    [2, "2 steps"],
-  ],
-  limit: [4, 8, 12, 20, 40].map((n) => [n, `${n} strongest`]),
-  sign: [
-    ["all", "Both signs"],
-    ["supports", "▼ supports only"],
-    ["opposes", "▲ opposes only"],
-  ],
-};
-
-function readOptions(query) {
-  const chosen = (name, fallback) => {
-    const value = CHOICES[name].map(([v]) => v).find((v) => String(v) === query.get(name));
-    return value ?? fallback;
-  };
-  const depth = chosen("depth", 1);
-  // two steps multiply, so fewer edges of each feature keep the drawing readable
-  const limit = chosen("limit", depth === 2 ? 4 : 12);
-  const snr = Number(query.get("snr") ?? 0);
-  return { depth, limit, sign: chosen("sign", "all"), snr: snr >= 0 ? snr : 0 };
-}
-
-function controls(feature, options) {
-  const go = (changed) => {
-    const query = new URLSearchParams(Object.entries({ ...options, ...changed }).map(([k, v]) => [k, String(v)]));
-    if ("depth" in changed) query.delete("limit");
-    location.hash = `${format.circuitAddress(feature.layer, feature.feature)}?${query}`;
-  };
-  const choice = (name, title) =>
-    field(
-      title,
-      select(CHOICES[name], options[name], (value) => go({ [name]: value })),
-    );
-  const snr = element("input", {
-    type: "number",
-    min: 0,
-    step: 0.1,
-    value: options.snr,
-    on: { change: (event) => go({ snr: Math.max(0, Number(event.target.value) || 0) }) },
-  });
-  return element(
-    "div",
-    { class: "controls" },
-    choice("depth", "Follow edges for"),
-    choice("limit", "Edges per feature and direction"),
-    field("Smallest |snr|", snr),
-    choice("sign", "Sign"),
-  );
-}
-
 const mute = (text) => element("span", { class: "muted" }, text);
 
 function edgeDetails(edge) {
+  const share = edge.computed_share === null ? "" : `, ${percent(edge.computed_share)} of it computed`;
+  const sentence =
+    `Effect ${number(edge.mean_delta)} (${percent(edge.relative_effect)} of the clean activation${share}), snr ` +
+    `${number(edge.snr)} (${number(edge.snr_low)} to ${number(edge.snr_high)}), ${percent(edge.sign_agreement)} of ` +
+    `responding cells agree in sign, q ${probability(edge.q_value)}, ${count(edge.n_cells)} cells; random directions: `;
   return [
     element("p", {}, element("strong", {}, `${edge.source} → ${edge.target} `), format.signBadge(edge.mean_delta)),
-    element(
-      "p",
-      {},
-      `Effect ${number(edge.mean_delta)} (${percent(edge.relative_effect)} of the clean activation), snr ` +
-        `${number(edge.snr)}, ${percent(edge.sign_agreement)} of responding cells agree in sign, q ` +
-        `${probability(edge.q_value)}, ${count(edge.n_cells)} cells.`,
-    ),
+    element("p", {}, sentence, controlBadge(edge), edge.specific_z === null ? "" : `, z ${number(edge.specific_z)}`),
   ];
 }
 
 function nodeDetails(node, edges) {
   const [into, out] = ["target", "source"].map((end) => edges.filter((edge) => edge[end] === node.name).length);
   const genes = format.geneList(node.genes ?? "", 6).join(", ");
+  const link = (href, text) => element("a", { class: "action", href }, text);
   return [
     element("p", {}, element("strong", {}, `${node.name} `), node.label || mute("no label")),
     element("p", {}, genes ? `Top genes: ${genes}. ` : "", `Edges drawn here: ${count(into)} in, ${count(out)} out.`),
+    element(
+      "p",
+      { class: "actions" },
+      link(format.featureAddress(node.layer, node.feature), "Open its page"),
+      link(format.circuitAddress(node.layer, node.feature), "Draw its circuit"),
+    ),
   ];
 }
 
 const HINT =
-  "Point at a feature or an edge, or move to a feature with the Tab key. A click draws the circuit of that feature.";
+  "Point at a feature or an edge, or move to a feature with the Tab key, to read about it. A click or Enter pins a " +
+  "feature: its edges stay marked, and the address keeps it.";
 
-function graphPart(found, centre, room) {
-  const details = element("div", { class: "details" }, mute(HINT));
+/** The drawing with its details; `onPinned` is called when the pinned features change. */
+function graphPart(found, pinned, room, onPinned) {
+  const details = element("div", { class: "details", "aria-live": "polite" });
   let drawing = null;
+  let last = [...pinned].at(-1) ?? null;
   const choose = (what) => {
-    highlight(drawing, what, found.edges);
-    const [node, edge] = [found.nodes.get(what), found.edges.get(what)];
+    highlight(drawing, new Set(what ? [what] : pinned), found.edges);
+    const shown = what ?? last;
+    const [node, edge] = [found.nodes.get(shown), found.edges.get(shown)];
     const content = node ? nodeDetails(node, [...found.edges.values()]) : edge ? edgeDetails(edge) : [mute(HINT)];
     details.replaceChildren(...content);
   };
-  drawing = drawGraph(found, centre, room, choose);
-  const frame = element("div", { class: "graph-frame" }, drawing);
-  const box = drawing.querySelector(".centre rect");
+  const pin = (name) => {
+    if (!pinned.delete(name)) pinned.add(name);
+    last = pinned.has(name) ? name : ([...pinned].at(-1) ?? null);
+    markPinned(drawing, pinned);
+    choose(null);
+    onPinned();
+  };
+  drawing = drawGraph(found, pinned, room, choose, pin);
+  choose(null);
+  const frame = element("div", { class: "graph-frame", tabindex: 0, role: "region", "aria-label": "Drawing" }, drawing);
+  scrollTo(frame, drawing.querySelector(".centre rect"));
+  return { box: element("div", { class: "graph-box" }, frame, details), choose, drawing };
+}
+
+/** Scroll to a box once the frame is part of the page: before, it has no width and nothing to scroll. */
+function scrollTo(frame, box) {
   const middle = Number(box.getAttribute("x")) + Number(box.getAttribute("width")) / 2;
-  // the frame has no width, hence nothing to scroll, before it is part of the page
   const watcher = new ResizeObserver(() => {
     if (!frame.clientWidth) return;
     frame.scrollLeft = middle - frame.clientWidth / 2;
     watcher.disconnect();
   });
   watcher.observe(frame);
-  return { box: element("div", { class: "graph-box" }, frame, details), choose };
 }
 
 function edgeList(found, choose) {
@@ -132,10 +102,25 @@ function edgeList(found, choose) {
   return dataTable({ caption, columns, rows, sort: "snr", descending: true, perPage: 15, onRow }).box;
 }
 
+function saveButtons(found, drawing, start) {
+  const name = start.path.replace(/[^\p{L}\p{N}]+/gu, "_").slice(0, 80);
+  const about = () => ({ run: currentRun().name, address: location.href, start: start.title, label: start.label });
+  const actions = {
+    PNG: () => savePng(drawing, name),
+    SVG: () => saveSvg(drawing, name),
+    GraphML: () => saveFile(`${name}.graphml`, "application/xml", circuitGraphml(found, about())),
+    JSON: () => saveFile(`${name}.json`, "application/json", JSON.stringify(circuitJson(found, about()), null, 1)),
+  };
+  const buttons = Object.entries(actions).map(([text, click]) =>
+    element("button", { type: "button", on: { click }, "aria-label": `Save this circuit as ${text}` }, text),
+  );
+  return element("p", { class: "actions" }, mute("Save as"), ...buttons);
+}
+
 function startList(title, hubs) {
   const items = hubs.slice(0, 12).map((hub) => {
-    const address = format.circuitAddress(hub.layer, hub.feature);
-    const link = element("a", { class: "feature", href: address }, format.featureName(hub.layer, hub.feature));
+    const href = format.circuitAddress(hub.layer, hub.feature);
+    const link = element("a", { class: "feature", href }, format.featureName(hub.layer, hub.feature));
     return element("li", {}, link, " ", hub.label || mute("no label"), mute(`, ${counted(hub.degree, "edge")}`));
   });
   return element("section", {}, element("h2", {}, title), element("ul", { class: "starts" }, ...items));
@@ -143,22 +128,14 @@ function startList(title, hubs) {
 
 async function startPage(view) {
   append(view, heading("Circuits"));
-  const hubs = await loadRows("hubs.json.gz");
-  const start = "A circuit is drawn around one feature. Open a feature and choose “Draw its circuit”";
+  const hubs = await loadHubs();
+  const start = "A circuit is drawn around a feature, a gene or a program: open one and choose “Draw its circuit”";
   if (!hubs.length) {
     append(view, emptyState(`${start}, or search above.`));
     return "Circuits";
   }
-  const lists = [
-    startList(
-      "Sources with the most targets",
-      hubs.filter(({ direction }) => direction === "out"),
-    ),
-    startList(
-      "Targets with the most sources",
-      hubs.filter(({ direction }) => direction === "in"),
-    ),
-  ];
+  const of = (wanted) => hubs.filter(({ direction }) => direction === wanted);
+  const lists = [startList("Sources with the most targets", of("out")), startList("Targets with the most sources", of("in"))];
   append(
     view,
     element("p", {}, `${start}, search above, or start from one with many edges.`),
@@ -167,53 +144,63 @@ async function startPage(view) {
   return "Circuits";
 }
 
-function drawnText(found, name) {
+function drawnText(found, start) {
   const left = found.left ? ` Weaker edges that pass the filters but were not followed: ${count(found.left)}.` : "";
-  const [features, edges] = [counted(found.nodes.size, "feature"), counted(found.edges.size, "edge")];
-  return `${features} and ${edges}, followed outward from ${name}.${left}`;
+  const part =
+    start.total > start.nodes.length ? ` It starts from ${count(start.nodes.length)} of ${count(start.total)} features.` : "";
+  return `${counted(found.nodes.size, "feature")} and ${counted(found.edges.size, "edge")}.${part}${left}`;
+}
+
+function legend() {
+  return element(
+    "p",
+    { class: "legend" },
+    element("span", { class: "sign supports" }, "▼ supports"),
+    " solid line, filled end ",
+    element("span", { class: "sign opposes" }, "▲ opposes"),
+    " dashed line, open end; the thicker, the larger |snr|; pale: more than half of the effect is the removed vector " +
+      "passing through",
+  );
 }
 
 /** The page. */
 export async function render(view, { parts, query }) {
   if (!parts.length || !parts[0]) return startPage(view);
-  const feature = await featureOfRoute(parts);
-  const options = readOptions(query);
-  const name = format.featureName(feature.layer, feature.feature);
-  const found = await neighbourhood(feature, options);
+  const [start, contents] = await Promise.all([startOfRoute(parts), loadContents()]);
+  const many = start.nodes.length > 1;
+  const [options, pinned] = [readOptions(query, many), readPinned(query)];
+  const target = (changed) => {
+    const next = { ...options, ...changed };
+    if ("depth" in changed) next.limit = readOptions(new URLSearchParams({ depth: String(next.depth) }), many).limit;
+    const written = writeOptions(next, pinned, many);
+    return address(written.size ? `${start.path}?${written}` : start.path);
+  };
+  const found = await neighbourhood(start.nodes, options);
+  const change = (changed) => {
+    location.hash = target(changed);
+  };
   append(
     view,
-    heading(`Circuit around ${name} `, format.headingLabel(feature.label)),
-    element(
-      "p",
-      {},
-      element("a", { class: "action", href: format.featureAddress(feature.layer, feature.feature) }, "Open its page"),
-    ),
-    controls(feature, options),
+    heading(`${start.title} `, start.label || parts[0] !== "gene" ? format.headingLabel(start.label) : ""),
+    element("p", {}, element("a", { class: "action", href: start.page[0] }, start.page[1])),
+    optionControls(options, contents.known, change),
   );
   if (!found.edges.size) {
-    const any = feature.n_out + feature.n_in > 0;
-    const advice = any
-      ? "Lower the smallest |snr|, or show both signs."
-      : "This feature has no edges at all; choose another one.";
-    append(view, emptyState(`No edge passes these filters. ${advice}`));
-    return `Circuit ${name}`;
+    const lower = "Lower the cut-offs, follow both directions, or show both signs.";
+    const none = "There are no edges here at all; choose another feature, gene or program.";
+    append(view, emptyState(`No edge passes these filters. ${start.hasEdges ? lower : none}`));
+    return start.title;
   }
-  const graph = graphPart(found, name, document.getElementById("main").clientWidth - 48);
-  const legend = element(
-    "p",
-    { class: "legend" },
-    element("span", { class: "sign supports" }, "▼ supports"),
-    " solid line ",
-    element("span", { class: "sign opposes" }, "▲ opposes"),
-    " dashed line; the thicker, the larger |snr|",
-  );
+  const room = document.getElementById("main").clientWidth - 48;
+  const graph = graphPart(found, pinned, room, () => history.replaceState(null, "", target({})));
   append(
     view,
-    element("p", { role: "status" }, drawnText(found, name)),
-    legend,
+    element("p", { role: "status" }, drawnText(found, start)),
+    legend(),
     graph.box,
+    saveButtons(found, graph.drawing, start),
     edgeList(found, graph.choose),
+    await edgeMeanings(),
   );
-  append(view, await edgeMeanings());
-  return `Circuit ${name}`;
+  return `${start.title} ${start.label}`.trim();
 }

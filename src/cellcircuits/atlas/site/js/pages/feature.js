@@ -1,12 +1,14 @@
 // One feature: what it fires on, what it affects, what affects it.
 
-import { loadEdges, loadFeature, loadFeatureRows } from "../data.js";
+import { loadContents, loadEdges, loadFeature, loadFeatureRows, loadRows } from "../data.js";
+import { append, element, emptyState, field, heading, select } from "../dom.js";
 import { edgeMeanings, edgeTable } from "../edgetable.js";
-import { append, element, emptyState, heading } from "../dom.js";
 import { AtlasError } from "../errors.js";
+import { cellsSection, genesSection, networksSection, termsSection } from "../featuretables.js";
 import * as format from "../format.js";
-import { meaningList } from "../meanings.js";
-import { dataTable } from "../table.js";
+import { activationHistogram } from "../histogram.js";
+import { loadMeanings, meaningList } from "../meanings.js";
+import { address } from "../runs.js";
 
 const { count, number, percent, probability } = format;
 
@@ -16,26 +18,31 @@ function parseFeature(parts) {
     throw new AtlasError(
       "The address does not name a feature.",
       "It should look like #/feature/3/127: layer 3, feature 127.",
-      ["#/features", "Choose a feature"],
+      [address("features"), "Choose a feature"],
     );
   }
   return { layer, feature };
 }
 
 /** The row of the feature in the address. */
-export async function featureOfRoute(parts) {
+export function featureOfRoute(parts) {
   const { layer, feature } = parseFeature(parts);
+  return knownFeature(layer, feature);
+}
+
+async function knownFeature(layer, feature) {
   const row = await loadFeature(layer, feature);
   if (!row) {
     const name = format.featureName(layer, feature);
     const advice = "Layers and features are counted from 0. Check the numbers, or choose from the list.";
-    throw new AtlasError(`This atlas has no feature ${name}.`, advice, ["#/features", "Choose a feature"]);
+    throw new AtlasError(`This atlas has no feature ${name}.`, advice, [address("features"), "Choose a feature"]);
   }
   return row;
 }
 
-function facts(row) {
+function facts(row, module) {
   const label = row.label ? `q ${probability(row.label_q)}, odds ratio ${number(row.label_odds_ratio)}` : "–";
+  const mapped = address(`map/${row.layer}?feature=${row.feature}`);
   const pairs = [
     ["Fires at", `${percent(row.firing_rate)} of gene positions`],
     ["Active in", `${count(row.n_cells)} cells`],
@@ -44,149 +51,74 @@ function facts(row) {
     ["Enriched gene sets", count(row.n_terms)],
     ["Evidence for the label", label],
     ["Edges out / in", `${count(row.n_out)} / ${count(row.n_in)}`],
+    ["Of them beyond random", `${count(row.n_specific_out)} / ${count(row.n_specific_in)}`],
     ["Ablated in this run", { 0: "no", 1: "yes" }[row.ablated] ?? "not recorded"],
-  ];
+    ["Map", element("a", { href: mapped }, `Layer ${row.layer}`)],
+    row.module >= 0 && ["Fires together with", module],
+  ].filter(Boolean);
   const entries = pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   return element("dl", { class: "facts" }, ...entries);
 }
 
-function genesSection(row, genes) {
-  const title = element("h2", {}, "Top genes");
-  if (!genes.length) return [title, emptyState("The feature fires too rarely to list genes.")];
-  const share = (gene) => gene.n_firings / gene.n_positions;
-  const columns = [
-    { key: "rank", title: "Rank", numeric: true, value: (g) => g.rank, cell: (g) => String(g.rank) },
-    {
-      key: "symbol",
-      title: "Gene",
-      value: (g) => g.symbol,
-      cell: (g) =>
-        element("a", { class: "gene", href: format.geneAddress(g.symbol || g.gene_id) }, g.symbol || g.gene_id),
-    },
-    {
-      key: "score",
-      title: "Score",
-      numeric: true,
-      descending: true,
-      value: (g) => g.score,
-      cell: (g) => number(g.score),
-    },
-    {
-      key: "share",
-      title: "Fires at\nits positions",
-      numeric: true,
-      descending: true,
-      value: share,
-      cell: (g) => [
-        `${percent(share(g))} `,
-        element("span", { class: "item muted" }, `(${count(g.n_firings)} of ${count(g.n_positions)})`),
-      ],
-    },
-  ];
-  const note = `For comparison: over all genes, the feature fires at ${percent(row.firing_rate)} of positions.`;
-  const table = dataTable({ caption: "Top genes", columns, rows: genes, perPage: 20, narrow: true });
-  return [title, element("p", { class: "muted" }, note), table.box];
+async function moduleText(row) {
+  if (row.module < 0) return "";
+  const modules = await loadRows("modules.json.gz", ({ layer, module }, i) => {
+    return layer[i] === row.layer && module[i] === row.module;
+  });
+  const found = modules[0];
+  const target = address(`map/${row.layer}?color=module&highlight=${row.module}`);
+  const name = found?.label ? `module ${row.module}, ${found.label}` : `module ${row.module}`;
+  const link = element("a", { href: target }, name);
+  return found ? [link, ` (${format.counted(found.n_features, "feature")})`] : link;
 }
 
-function termsSection(terms) {
-  const title = element("h2", {}, "Enriched gene sets");
-  if (!terms.length) return [title, emptyState("No gene set is enriched among the top genes, so there is no label.")];
-  const chance = (term) => (term.n_list * term.n_term) / term.n_background;
-  const columns = [
-    {
-      key: "term",
-      title: "Gene set",
-      value: (t) => t.term,
-      cell: (t) =>
-        element(
-          "span",
-          { class: "end" },
-          element("span", { class: "label", title: t.term }, t.term),
-          " ",
-          element("span", { class: "genes small" }, ...format.geneLinks(format.geneList(t.genes))),
-          " ",
-          element("span", { class: "small muted" }, t.collection),
-          t.redundant_with && element("span", { class: "small muted" }, ` (redundant with ${t.redundant_with})`),
-        ),
-    },
-    {
-      key: "overlap",
-      title: "Shared genes\n(by chance)",
-      numeric: true,
-      descending: true,
-      value: (t) => t.n_overlap,
-      cell: (t) => `${count(t.n_overlap)} of ${count(t.n_list)} (${number(chance(t), 2)})`,
-    },
-    {
-      key: "odds",
-      title: "Odds ratio",
-      numeric: true,
-      descending: true,
-      value: (t) => t.odds_ratio,
-      cell: (t) => number(t.odds_ratio),
-    },
-    { key: "q", title: "q", numeric: true, value: (t) => t.q_value, cell: (t) => probability(t.q_value) },
-  ];
-  return [title, dataTable({ caption: "Enriched gene sets", columns, rows: terms, sort: "q", perPage: 10 }).box];
+function histogramSection(row, bins) {
+  const title = element("h2", {}, "Activations");
+  if (bins.length) return [title, activationHistogram(bins, row.mean_activation)];
+  const advice = "Run `annotate` again with this version, then the stages after it, and build the atlas again.";
+  return [title, emptyState(row.n_firings ? `The run did not count them. ${advice}` : "The feature never fires.")];
 }
 
-function regulatorsTable(regulators) {
-  const columns = [
-    {
-      key: "regulator",
-      title: "Regulator",
-      value: (r) => r.regulator,
-      cell: (r) =>
-        element(
-          "span",
-          { class: "end" },
-          element("span", { class: "label", title: r.target_set }, r.target_set),
-          " ",
-          element("span", { class: "genes small" }, ...format.geneLinks(format.geneList(r.genes))),
-          " ",
-          element("span", { class: "small muted" }, r.network),
-          r.regulator_listed && element("span", { class: "small muted" }, " (itself a top gene)"),
-        ),
-    },
-    {
-      key: "overlap",
-      title: "Targets among\ntop genes (by chance)",
-      numeric: true,
-      descending: true,
-      value: (r) => r.n_overlap,
-      cell: (r) =>
-        `${count(r.n_overlap)} of ${count(r.n_list)} (${number((r.n_list * r.n_targets) / r.n_background, 2)})`,
-    },
-    { key: "q", title: "q", numeric: true, value: (r) => r.q_value, cell: (r) => probability(r.q_value) },
-  ];
-  return dataTable({ caption: "Regulators", columns, rows: regulators, sort: "q", perPage: 10 }).box;
+const FILTERS = {
+  all: ["All edges", () => true],
+  supports: ["▼ supports", (edge) => edge.mean_delta < 0],
+  opposes: ["▲ opposes", (edge) => edge.mean_delta > 0],
+  specific: ["● beyond random directions", (edge) => edge.specific],
+  computed: ["at least half computed", (edge) => edge.computed_share >= 0.5],
+};
+
+/** A table of edges with a filter that is part of the address. */
+function filteredEdges(row, query, name, caption, edges, otherTitle) {
+  const chosen = FILTERS[query.get(name)] ? query.get(name) : "all";
+  const table = edgeTable(caption, edges.filter(FILTERS[chosen][1]), otherTitle);
+  const nothing = emptyState("No edge passes this filter. Show all edges.");
+  nothing.hidden = edges.some(FILTERS[chosen][1]);
+  const change = (value) => {
+    const found = edges.filter(FILTERS[value][1]);
+    nothing.hidden = found.length > 0;
+    table.replace(found);
+    query.set(name, value);
+    history.replaceState(null, "", address(`feature/${row.layer}/${row.feature}?${query}`));
+  };
+  const choices = Object.entries(FILTERS).map(([key, [text, passes]]) => {
+    return [key, `${text} (${count(edges.filter(passes).length)})`];
+  });
+  return [element("div", { class: "controls" }, field("Show", select(choices, chosen, change))), nothing, table.box];
 }
 
-function interactionText(row) {
-  const chance = `${number(row.null_mean, 2)} among genes of similar degree`;
-  const evidence = `q ${probability(row.q_value)}`;
-  return `${count(row.n_interactions)} interactions among ${count(row.n_in_network)} top genes (${chance}; ${evidence})`;
-}
-
-function networksSection(regulators, interactions) {
-  const title = element("h2", {}, "Networks");
-  const lines = interactions.map((row) =>
-    element("p", {}, `${interactionText(row)} `, element("span", { class: "small muted" }, row.network)),
-  );
-  return [title, ...lines, ...(regulators.length ? [regulatorsTable(regulators)] : [])];
-}
-
-function upstreamSection(edges) {
+function upstreamSection(row, query, edges) {
   const title = element("h2", {}, "Upstream: what affects it");
   if (!edges.length) {
     return [title, emptyState("No ablated feature of an earlier layer has an edge to it. Only ablated features can.")];
   }
-  return [title, edgeTable("Edges that reach this feature", edges, "Source")];
+  return [title, ...filteredEdges(row, query, "in", "Edges that reach this feature", edges, "Source")];
 }
 
-function downstreamSection(row, edges) {
+function downstreamSection(row, query, edges) {
   const title = element("h2", {}, "Downstream: what it affects");
-  if (edges.length) return [title, edgeTable("Edges that leave this feature", edges, "Target")];
+  if (edges.length) {
+    return [title, ...filteredEdges(row, query, "out", "Edges that leave this feature", edges, "Target")];
+  }
   const reason = {
     0: "It was not ablated in this run, so its effects are not known. Add it to the sources of the `trace` stage.",
     1: "It was ablated, and no feature of a later layer passed the rule for an edge.",
@@ -194,36 +126,54 @@ function downstreamSection(row, edges) {
   return [title, emptyState(reason ?? "It has no outgoing edges: it was not ablated, or nothing passed the rule.")];
 }
 
+/** Links to the features beside this one, and to its circuit. */
+function actions(row, anyEdge, layers) {
+  const last = (layers.find(({ layer }) => layer === row.layer)?.n_features ?? 0) - 1;
+  const link = (feature, text) =>
+    feature >= 0 &&
+    feature <= last &&
+    element("a", { class: "action", href: format.featureAddress(row.layer, feature) }, text);
+  return element(
+    "p",
+    { class: "actions" },
+    anyEdge && element("a", { class: "action", href: format.circuitAddress(row.layer, row.feature) }, "Draw its circuit"),
+    link(row.feature - 1, "← Previous feature"),
+    link(row.feature + 1, "Next feature →"),
+  );
+}
+
 /** The page. */
-export async function render(view, { parts }) {
-  const row = await featureOfRoute(parts);
-  const { layer, feature } = row;
-  const [genes, terms, regulators, interactions, outgoing, incoming] = await Promise.all([
-    loadFeatureRows("feature_genes", layer, feature),
-    loadFeatureRows("terms", layer, feature),
-    loadFeatureRows("regulators", layer, feature),
-    loadFeatureRows("interactions", layer, feature),
+export async function render(view, { parts, query }) {
+  const { layer, feature } = parseFeature(parts);
+  const names = ["feature_genes", "terms", "cell_labels", "activation_bins", "regulators", "interactions"];
+  const meanings = loadMeanings().catch(() => null); // asked for early; who needs it says what went wrong
+  const [row, contents, outgoing, incoming, ...tables] = await Promise.all([
+    knownFeature(layer, feature),
+    loadContents(),
     loadEdges("out", layer, feature),
     loadEdges("in", layer, feature),
+    ...names.map((name) => loadFeatureRows(name, layer, feature)),
   ]);
+  const [genes, terms, labels, bins, regulators, interactions] = tables;
+  const [module] = await Promise.all([moduleText(row), meanings]);
   const name = format.featureName(layer, feature);
   const anyEdge = outgoing.length + incoming.length > 0;
   const section = (nodes) => element("section", {}, ...nodes);
   append(
     view,
-    element("p", { class: "crumbs" }, element("a", { href: `#/features?layer=${layer}` }, `Layer ${layer}`)),
+    element(
+      "p",
+      { class: "crumbs" },
+      element("a", { href: address(`features?layer=${layer}`) }, `Features of layer ${layer}`),
+    ),
     heading(`${name} `, format.headingLabel(row.label)),
-    facts(row),
-    anyEdge &&
-      element(
-        "p",
-        {},
-        element("a", { class: "action", href: format.circuitAddress(layer, feature) }, "Draw its circuit"),
-      ),
+    actions(row, anyEdge, contents.layers),
+    facts(row, module),
     element("div", { class: "two" }, section(genesSection(row, genes)), section(termsSection(terms))),
+    element("div", { class: "two" }, section(cellsSection(labels)), section(histogramSection(row, bins))),
     regulators.length + interactions.length > 0 && section(networksSection(regulators, interactions)),
-    section(upstreamSection(incoming)),
-    section(downstreamSection(row, outgoing)),
+    section(upstreamSection(row, query, incoming)),
+    section(downstreamSection(row, query, outgoing)),
     anyEdge ? await edgeMeanings() : await meaningList("features", [["Fires at", "firing_rate"]]),
   );
   return row.label ? `${name} ${row.label}` : name;

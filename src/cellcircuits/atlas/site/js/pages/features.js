@@ -1,10 +1,12 @@
 // The list of features: search, sort, filter by layer. Its state is part of the address.
 
-import { loadContents, loadRows } from "../data.js";
+import { layerFile, loadContents, loadRows } from "../data.js";
 import { append, delayed, element, emptyState, field, heading, select } from "../dom.js";
 import { errorNotice } from "../errors.js";
-import { count, featureLink, featureName, geneLinks, geneList, labelOrGenes, percent } from "../format.js";
+import { count, featureLink, geneLinks, geneList, labelOrGenes, percent } from "../format.js";
+import { matcher } from "../matching.js";
 import { meaningList } from "../meanings.js";
+import { address } from "../runs.js";
 import { dataTable } from "../table.js";
 
 const numeric = (key, title, format) => ({
@@ -33,22 +35,11 @@ const COLUMNS = [
   },
   numeric("n_out", "Edges out", count),
   numeric("n_in", "Edges in", count),
+  numeric("n_specific_out", "Beyond\nrandom, out", count),
 ];
 
-const layerFile = (layer) => `layers/L${String(layer).padStart(2, "0")}.json.gz`;
-
 async function loadLayers(layers) {
-  return (await Promise.all(layers.map((layer) => loadRows(layerFile(layer))))).flat();
-}
-
-/** Whether every word of the search is in the name, the label or the genes of a feature. */
-function matcher(search) {
-  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  return (row) => {
-    const name = `${featureName(row.layer, row.feature)} ${row.label} ${row.top_genes.replaceAll(";", " ")}`;
-    const text = name.toLowerCase();
-    return words.every((word) => text.includes(word));
-  };
+  return (await Promise.all(layers.map((layer) => loadRows(layerFile("layers", layer))))).flat();
 }
 
 function readState(query, layers) {
@@ -58,6 +49,7 @@ function readState(query, layers) {
     layer: known ? layer : String(layers[0]),
     search: query.get("search") ?? "",
     edges: query.get("edges") ?? "any",
+    labelled: query.get("labelled") ?? "any",
     sort: query.get("sort") ?? "n_out",
     descending: query.get("order") !== "up",
     page: Math.max(0, (Number.parseInt(query.get("page"), 10) || 1) - 1),
@@ -69,13 +61,20 @@ function writeState(state) {
   const query = new URLSearchParams({ layer: state.layer });
   if (state.search) query.set("search", state.search);
   if (state.edges !== "any") query.set("edges", state.edges);
+  if (state.labelled !== "any") query.set("labelled", state.labelled);
   query.set("sort", state.sort);
   query.set("order", state.descending ? "down" : "up");
   if (state.page) query.set("page", state.page + 1);
-  history.replaceState(null, "", `#/features?${query}`);
+  history.replaceState(null, "", address(`features?${query}`));
 }
 
-const EDGE_FILTERS = { any: () => true, out: (row) => row.n_out > 0, in: (row) => row.n_in > 0 };
+const EDGE_FILTERS = {
+  any: () => true,
+  out: (row) => row.n_out > 0,
+  in: (row) => row.n_in > 0,
+  specific: (row) => row.n_specific_out > 0,
+};
+const LABEL_FILTERS = { any: () => true, yes: (row) => row.label !== "", no: (row) => row.label === "" };
 
 function controls(state, layers, update) {
   const layerChoices = [...layers.map((layer) => [layer, `Layer ${layer}`]), ["all", "All layers"]];
@@ -83,6 +82,12 @@ function controls(state, layers, update) {
     ["any", "All"],
     ["out", "With outgoing"],
     ["in", "With incoming"],
+    ["specific", "With outgoing beyond random directions"],
+  ];
+  const labelChoices = [
+    ["any", "All"],
+    ["yes", "With a label"],
+    ["no", "Without a label"],
   ];
   const input = element("input", {
     type: "search",
@@ -102,6 +107,10 @@ function controls(state, layers, update) {
       "Edges",
       select(edgeChoices, state.edges, (edges) => update({ edges })),
     ),
+    field(
+      "Label",
+      select(labelChoices, state.labelled, (labelled) => update({ labelled })),
+    ),
   );
 }
 
@@ -118,7 +127,8 @@ async function featureList(state, layers) {
     if (turn === loads) rows = found;
   };
   const fitting = () => {
-    const found = rows.filter(matcher(state.search)).filter(EDGE_FILTERS[state.edges] ?? EDGE_FILTERS.any);
+    const fits = [matcher(state.search), EDGE_FILTERS[state.edges], LABEL_FILTERS[state.labelled]].filter(Boolean);
+    const found = rows.filter((row) => fits.every((fit) => fit(row)));
     nothing.hidden = found.length > 0;
     return found;
   };

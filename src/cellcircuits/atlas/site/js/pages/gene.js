@@ -1,21 +1,16 @@
 // Genes: which features have a gene among their top genes, and which edges join these features.
 
-import { loadContents, loadJson, loadRows } from "../data.js";
+import { findName } from "../circuitstart.js";
+import { loadContents, loadItemRows, loadJson } from "../data.js";
 import { endColumn, numberColumns } from "../edgetable.js";
 import { append, delayed, element, emptyState, field, heading } from "../dom.js";
 import { AtlasError } from "../errors.js";
 import { count, counted, featureLink, geneAddress, labelOrGenes, number, percent } from "../format.js";
+import { otherRuns } from "../otherruns.js";
+import { address } from "../runs.js";
 import { dataTable } from "../table.js";
 
 const SUGGESTIONS = 30;
-
-/** Place of a symbol in the list of genes; upper and lower case count only where both exist. -1 if it is not there. */
-function findGene(symbols, symbol) {
-  const exact = symbols.indexOf(symbol);
-  if (exact >= 0) return exact;
-  const lower = symbol.toLowerCase();
-  return symbols.findIndex((other) => other.toLowerCase() === lower);
-}
 
 function similar(symbols, text) {
   const lower = text.toLowerCase();
@@ -93,6 +88,14 @@ function featureTable(symbol, rows) {
       value: (row) => row.firing_rate,
       cell: (row) => percent(row.firing_rate),
     },
+    {
+      key: "edges",
+      title: "Edges\nout / in",
+      numeric: true,
+      descending: true,
+      value: (row) => row.n_out + row.n_in,
+      cell: (row) => `${count(row.n_out)} / ${count(row.n_in)}`,
+    },
   ];
   return dataTable({ caption: `Features with ${symbol} among their top genes`, columns, rows, sort: "rank" }).box;
 }
@@ -136,21 +139,31 @@ export async function render(view, { parts }) {
     append(view, ...startPage(genes));
     return "Genes";
   }
-  const place = findGene(genes.symbol, wanted);
+  const place = findName(genes.symbol, wanted);
   if (place < 0) {
     const near = similar(genes.symbol, wanted.slice(0, 3)).slice(0, 8).join(", ");
     const advice = near ? `Symbols that start alike: ${near}.` : "Check the spelling; symbols are those of the model.";
-    throw new AtlasError(`${wanted} is not a top gene of any feature.`, advice, ["#/gene", "Choose a gene"]);
+    throw new AtlasError(`${wanted} is not a top gene of any feature.`, advice, [address("gene"), "Choose a gene"]);
   }
-  const number = String(Math.floor(place / contents.genes_per_shard)).padStart(4, "0");
-  const [features, edges] = await Promise.all(
-    ["gene_features", "gene_edges"].map((table) =>
-      loadRows(`${table}/${number}.json.gz`, (columns, i) => columns.gene[i] === place),
-    ),
-  );
+  const [features, edges, others] = await Promise.all([
+    ...["gene_features", "gene_edges"].map((table) => loadItemRows(table, "gene", place, contents.genes_per_shard)),
+    otherRuns("genes.json.gz", "symbol", genes.symbol[place], "n_features", geneAddress),
+  ]);
   const symbol = genes.symbol[place];
   const intro = `Features with ${symbol} among their top genes: ${count(features.length)}.`;
-  append(view, element("p", {}, intro), featureTable(symbol, features));
+  const circuit = address(`circuit/gene/${encodeURIComponent(symbol)}`);
+  append(
+    view,
+    element(
+      "p",
+      { class: "actions" },
+      features.some((row) => row.n_out + row.n_in > 0) &&
+        element("a", { class: "action", href: circuit }, "Draw its circuit"),
+      ...others,
+    ),
+    element("p", {}, intro),
+    featureTable(symbol, features),
+  );
   append(view, element("section", {}, ...edgeSection(symbol, edges, genes.n_edges[place], features)));
   return `Gene ${symbol}`;
 }

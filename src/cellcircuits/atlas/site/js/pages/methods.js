@@ -2,6 +2,7 @@
 
 import { append, element, heading } from "../dom.js";
 import { loadMeanings } from "../meanings.js";
+import { provenanceSection } from "../provenance.js";
 
 const TITLES = {
   edges: "Edges",
@@ -9,11 +10,18 @@ const TITLES = {
   feature_genes: "Top genes",
   terms: "Enriched gene sets",
   regulators: "Regulators whose targets are enriched",
+  activation_bins: "Histograms of activations",
+  cell_labels: "Features and labels of cells",
   interactions: "Interactions among top genes",
+  quality: "Quality of the autoencoders",
   attenuation: "Edges between layers",
   hubs: "Hubs",
   signs: "Signs",
   circuits: "Circuits between programs",
+  consensus: "Pairs of programs that two runs connect",
+  modules: "Modules: features that fire together",
+  module_labels: "What the modules are",
+  answers: "Answers of the findings",
 };
 
 const PROSE = [
@@ -55,8 +63,25 @@ const PROSE = [
       "layers look strongly connected.",
   ],
   [
+    "What “beyond random directions” means",
+    "In the place of each source, random directions of the same norm are removed at the same positions. An edge is " +
+      "beyond them if its computed effect on the target is farther from theirs than chance allows (specific_q). " +
+      "An edge within them exists all the same, but says nothing of this feature in particular: any direction does it.",
+  ],
+  [
+    "What “computed” means",
+    "Part of an effect needs no computation: the removed vector persists in the residual stream, through skip " +
+      "connections and norms, and the target reads it. The computed share is what remains: what attention and the " +
+      "feed-forward layers between source and target make of the change.",
+  ],
+  [
+    "The maps of the layers",
+    "Features with similar decoder directions stand close together; each map says by which method. Distances between " +
+      "far points, the axes, and the gaps between groups mean nothing.",
+  ],
+  [
     "Digits",
-    "Numbers in this atlas are kept with six significant digits. A dash means that a value does not exist, such" +
+    "Numbers in this atlas are kept with four significant digits; the Parquet files of the run have all. A dash means that a value does not exist, such" +
       " as the relative effect on a target that is silent in the clean run.",
   ],
 ];
@@ -78,7 +103,7 @@ function columnTable(name, rows) {
     element(
       "table",
       { class: "list meaning-table cards-on-phone" },
-      element("caption", {}, TITLES[name] ?? name),
+      element("caption", {}, TITLES[name] ?? name, element("span", { class: "small muted" }, ` ${rows[0].rows}`)),
       element("thead", {}, element("tr", {}, ...head)),
       element("tbody", {}, ...body),
     ),
@@ -93,7 +118,7 @@ export async function render(view) {
   for (const [title, text] of PROSE) {
     append(view, element("section", { class: "prose" }, element("h2", {}, title), element("p", {}, text)));
   }
-  append(view, element("h2", {}, "Columns of the tables"));
+  append(view, await provenanceSection(), element("h2", {}, "Columns of the tables"));
   append(
     view,
     ...tables.map((name) =>

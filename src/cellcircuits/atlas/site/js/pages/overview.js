@@ -1,4 +1,4 @@
-// The overview. Its text, numbers and plots are in index.html already; circuits and hubs are filled in here.
+// The overview. Its text, numbers and figures are in index.html already; circuits and hubs are filled in here.
 
 import { loadContents, loadRows } from "../data.js";
 import { element, emptyState } from "../dom.js";
@@ -13,8 +13,10 @@ import {
   number,
   percent,
   probability,
+  programLink,
 } from "../format.js";
 import { meaningList } from "../meanings.js";
+import { currentRun, severalRuns } from "../runs.js";
 import { dataTable } from "../table.js";
 
 const STRONGEST = /^L(\d+)\/F(\d+) -> L(\d+)\/F(\d+)$/;
@@ -22,7 +24,7 @@ const STRONGEST = /^L(\d+)\/F(\d+) -> L(\d+)\/F(\d+)$/;
 function program(label, genes) {
   const symbols = geneList(genes, 4);
   const shown = symbols.length ? element("span", { class: "genes small" }, ...geneLinks(symbols)) : null;
-  return element("span", { class: "end" }, element("strong", { class: "label", title: label }, label), " ", shown);
+  return element("span", { class: "end" }, element("strong", { class: "label" }, programLink(label)), " ", shown);
 }
 
 function strongestLink(text) {
@@ -189,12 +191,33 @@ async function fillHubs(box) {
   box.replaceChildren(title, element("p", {}, intro), element("div", { class: "two" }, ...tables), meanings);
 }
 
-/** Fill what is not in index.html, once; a failure leaves the rest of the overview readable. */
-export async function render() {
-  const filled = Object.entries({ "top-circuits": fillCircuits, "top-hubs": fillHubs }).map(async ([name, fill]) => {
-    const box = document.getElementById(name);
+async function fill(section) {
+  const parts = Object.entries({ ".top-circuits": fillCircuits, ".top-hubs": fillHubs }).map(async ([name, draw]) => {
+    const box = section.querySelector(name);
     if (box.childElementCount && !box.querySelector(".notice")) return;
-    await fill(box).catch((error) => box.replaceChildren(errorNotice(error)));
+    await draw(box).catch((error) => box.replaceChildren(errorNotice(error)));
   });
-  await Promise.all(filled);
+  await Promise.all(parts);
+}
+
+/**
+ * Show the overview of the site, or that of one run, and fill what is not in index.html, once; a failure leaves the rest
+ * of the overview readable.
+ */
+export async function render(_, { hasRun }) {
+  const one = hasRun || !severalRuns();
+  const shown = one ? currentRun() : null;
+  const title = document.querySelector("#overview h1");
+  title.dataset.site ??= title.textContent;
+  title.textContent = hasRun && severalRuns() ? shown.name : title.dataset.site;
+  document.getElementById("intro").hidden = hasRun && severalRuns();
+  const sections = [...document.querySelectorAll("#overview .run")];
+  for (const section of sections) {
+    section.hidden = section.dataset.run !== shown?.key;
+    const heading = section.querySelector(".run-title");
+    if (heading) heading.hidden = true; // the heading of the page says it
+  }
+  const section = sections.find(({ hidden }) => !hidden);
+  if (section) await fill(section);
+  return hasRun && severalRuns() ? shown.name : "";
 }
