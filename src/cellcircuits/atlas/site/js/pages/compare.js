@@ -53,7 +53,6 @@ function programInBoth(name, runs) {
 
 function consensusTable(rows, runs) {
   const numeric = (key, title, cell) => ({ key, title, numeric: true, descending: true, value: (row) => row[key], cell });
-  const [first, second] = runs.map(({ key }) => key);
   const columns = [
     {
       key: "source",
@@ -67,10 +66,10 @@ function consensusTable(rows, runs) {
       value: (row) => row.target_label,
       cell: (row) => programInBoth(row.target_label, runs),
     },
-    numeric("n_edges_first", `Edges\n${first}`, (row) => count(row.n_edges_first)),
-    numeric("n_edges_second", `Edges\n${second}`, (row) => count(row.n_edges_second)),
-    numeric("mean_snr_first", `Mean snr\n${first}`, (row) => number(row.mean_snr_first)),
-    numeric("mean_snr_second", `Mean snr\n${second}`, (row) => number(row.mean_snr_second)),
+    numeric("n_runs", "Runs", (row) => count(row.n_runs)),
+    numeric("chance_runs", "Runs by\nchance", (row) => number(row.chance_runs)),
+    numeric("n_edges", "Edges", (row) => count(row.n_edges)),
+    numeric("mean_snr", "Mean snr", (row) => number(row.mean_snr)),
     {
       key: "same",
       title: "Same sign",
@@ -78,29 +77,31 @@ function consensusTable(rows, runs) {
       cell: (row) => (row.same_sign ? "● yes" : "○ no"),
     },
   ];
-  const caption = "Pairs of programs that both runs connect";
-  return dataTable({ caption, columns, rows, sort: "n_edges_first", descending: true }).box;
+  const caption = "Pairs of programs that several runs connect";
+  return dataTable({ caption, columns, rows, sort: "n_edges", descending: true }).box;
 }
 
 async function comparisonParts(runs, comparison) {
   if (!comparison) {
-    const advice = "Compare them first (`cellcircuits demo` does), or name the folder in `atlas.comparison`.";
+    const advice = "Compare them first (`cellcircuits compare RUN RUN`), or name the folder in `atlas.comparison`.";
     return [section("What they agree on", emptyState(`This atlas has no comparison of its runs. ${advice}`))];
   }
   const [consensus, answers] = await Promise.all(
     ["consensus", "answers"].map(async (name) => rowsOf(await loadSiteJson(`comparison/${name}.json.gz`))),
   );
-  const intro = "A pair counts if both runs have an edge between features with these labels. Links lead to each run.";
+  const intro = "A pair counts if two runs or more have an edge between features with these labels. Links lead to each run.";
   return [
     ...(answers.length ? [element("p", {}, `Answers: ${verdictCounts(answers)}.`), ...answerSections(answers)] : []),
     comparison.figures.length ? section("Figures", pictures(comparison.figures)) : null,
     section(
-      "Pairs of programs that both connect",
+      "Pairs of programs that they connect",
       element("p", {}, intro),
-      consensus.length ? consensusTable(consensus, runs) : emptyState("No pair of programs is connected in both runs."),
+      consensus.length ? consensusTable(consensus, runs) : emptyState("No pair of programs is connected in two runs."),
       await meaningList("consensus", [
-        ["Edges", "n_edges_first"],
-        ["Mean snr", "mean_snr_first"],
+        ["Runs", "n_runs"],
+        ["Runs by chance", "chance_runs"],
+        ["Edges", "n_edges"],
+        ["Mean snr", "mean_snr"],
         ["Same sign", "same_sign"],
       ]),
     ),
