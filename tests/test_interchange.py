@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cellcircuits.circuit_tracer import Origin, circuit_tracer_graph, write_circuit_tracer
 from cellcircuits.errors import RunError
-from cellcircuits.interchange import Origin, circuit_tracer_graph, write_circuit_tracer, write_neuronpedia
+from cellcircuits.neuronpedia import write_neuronpedia
 from tests.made_up_atlas import LONG, SCRIPT, SOURCE, fake_tables
 
 ORIGIN = Origin("My Model V2 (100M)", 3, 96, 1234, "2026-01-01T00:00:00+00:00")
@@ -138,7 +139,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def written(tables, tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr("cellcircuits.interchange.BATCH", 40)
+    monkeypatch.setattr("cellcircuits.neuronpedia.BATCH", 40)
     chosen = (tables[name] for name in ("features", "feature_genes", "activation_bins"))
     write_neuronpedia(*chosen, tmp_path / "out", ORIGIN, "set-1")
     return tmp_path / "out" / "my-model-v2-100m"

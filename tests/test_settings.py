@@ -42,7 +42,9 @@ def other_value(section: object, name: str):
         "networks": ["/absolute/b.tsv", "trrust"],
         "associate": ["donor"],
         "disease_sets": ["/absolute/diseases.tsv", "go_bp"],
+        "also": ["/absolute/run"],
         "readouts": ["computed", "source"],
+        "baselines": ["ica", "neurons"],
         "screens": [ScreenSettings("/absolute/c.h5ad", control="NT", perturbation_column="gene", min_cells=7)],
     }
     return lists.get(name, [4, 2])

@@ -22,7 +22,7 @@ from cellcircuits.run import INPUTS, STAGES, Run
 from cellcircuits.settings import FindingsSettings, Settings, StructureSettings
 
 if TYPE_CHECKING:
-    from cellcircuits.interchange import Origin
+    from cellcircuits.circuit_tracer import Origin
 
 
 def _console() -> Console:
@@ -104,7 +104,7 @@ def export(folder: Path, format: str, out: Path | None, max_edges: int = 0) -> N
 
 
 def _export_features(opened: OpenRun, folder: Path) -> str:
-    from cellcircuits.interchange import write_neuronpedia
+    from cellcircuits.neuronpedia import write_neuronpedia
     from cellcircuits.tables import empty_table
 
     counted = (opened.path("annotate") / "activation_bins.parquet").is_file()  # runs of older versions have none
@@ -115,7 +115,7 @@ def _export_features(opened: OpenRun, folder: Path) -> str:
 
 
 def _export_circuit(opened: OpenRun, path: Path, max_edges: int) -> str:
-    from cellcircuits.interchange import circuit_tracer_graph, write_circuit_tracer
+    from cellcircuits.circuit_tracer import circuit_tracer_graph, write_circuit_tracer
 
     if max_edges < 0:
         raise SettingsError(f"--max-edges must be at least 0; found {max_edges}.")
@@ -125,7 +125,7 @@ def _export_circuit(opened: OpenRun, path: Path, max_edges: int) -> str:
 
 
 def _origin(opened: OpenRun, stage: str) -> Origin:
-    from cellcircuits.interchange import Origin
+    from cellcircuits.circuit_tracer import Origin
 
     cells, made = (opened.manifest(name) for name in ("cells", stage))
     assert cells is not None and made is not None  # the tables of the stage have been read
