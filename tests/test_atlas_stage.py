@@ -45,7 +45,8 @@ def test_everything_of_a_run_is_gathered(toy_run):
     ]
     assert all("files" not in manifest and manifest["n_files"] for manifest in shown.provenance)
     assert not shown.table("quality").empty and not shown.table("activation_bins").empty
-    assert shown.table("modules").empty and shown.table("answers").empty and shown.report is None
+    assert shown.table("modules").empty and not shown.table("answers").empty
+    assert shown.report == toy_run.path("findings") / "report.html" and shown.report.is_file()
     assert set(shown.coordinates["method"]) == {"pca of decoder"} and shown.figures
     assert len(shown.coordinates) == len(toy_run.features)
 
@@ -68,11 +69,8 @@ def test_what_older_or_other_runs_lack_is_left_out(toy_run, trusting, monkeypatc
 def test_what_a_run_has_besides_is_shown(toy_run):
     (toy_run.folder / "structure").mkdir()
     write_table("modules", filled("modules", 3, feature=np.arange(3)), toy_run.folder / "structure")
-    write_table("answers", made_up_answers(), toy_run.path("findings"))
-    (toy_run.path("findings") / "report.html").write_text("<p>report")
     shown = gather(toy_run, "run", AtlasSettings(map_method="pca"))
-    assert len(shown.table("modules")) == 3 and len(shown.table("answers")) == 4
-    assert shown.report == toy_run.path("findings") / "report.html"
+    assert len(shown.table("modules")) == 3
 
 
 def test_damaged_weights_are_named(toy_run, trusting):
