@@ -40,6 +40,7 @@ def other_value(section: object, name: str):
         "gene_sets": ["/absolute/a.gmt", "immune"],
         "networks": ["/absolute/b.tsv", "trrust"],
         "associate": ["donor"],
+        "baselines": ["ica", "neurons"],
         "readouts": ["computed", "source"],
     }
     return lists.get(name, [4, 2])

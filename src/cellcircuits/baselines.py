@@ -170,7 +170,9 @@ def fit_baselines(
 
     They are active at as many features per position as the autoencoder is at these states, on average.
     """
-    k, made, steps = active_features(sae, states), {}, {}
+    k = active_features(sae, states)
+    made: dict[str, SparseAutoencoder] = {}
+    steps: dict[str, int] = {}
     for kind in dict.fromkeys(settings.baselines):
         axes = find_axes(kind, states, settings)
         made[kind] = SplitAxes(axes, k).to(sae.W_dec.device)

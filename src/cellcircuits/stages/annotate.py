@@ -110,7 +110,8 @@ class _Naming:
         settings, batch = self.run.settings.annotate, self.run.settings.train.model_batch
         if not settings.baselines:
             return {layer: {} for layer in saes}, {}
-        found, steps = {}, {}
+        found: dict[int, dict[str, SparseAutoencoder]] = {}
+        steps: dict[str, int] = {}
         with self.progress.task("Fitting baselines", len(saes)) as advance:
             states = sample_states(model, self.tokens, list(saes), settings, batch)
             for layer, sae in saes.items():
