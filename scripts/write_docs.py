@@ -170,6 +170,9 @@ sets), `n_background_genes`. What each number means: [annotation.md](annotation.
 With `train.random_weights`, `annotate/random_weights/` holds the same tables of the features on random weights, and
 `summary.json` their counts under `random_weights`, {L00: {...}}: how many features have a name where nothing was
 learned.
+
+With `annotate.baselines`, the tables of each dictionary lie in the folder of its name, and `summary.json` holds their
+counts under `pca`, `ica` and `neurons`, {L00: {...}}. What they are: [features.md](features.md).
 """,
     "trace": f"""
 `plan.json`: `cells` (rows in `cells/`), `blocks` (list of {{source layer: features}}, each with sums of at most

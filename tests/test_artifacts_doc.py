@@ -46,7 +46,11 @@ def toy_run(toy_cells: ad.AnnData, tmp_path: Path) -> Run:
             "model": {"family": "toy"},
             "cells": {"data": str(tmp_path / "cells.h5ad")},
             "train": {"saes": str(tmp_path / "saes")},
-            "annotate": {"gene_sets": [str(tmp_path / "sets.gmt")], "max_q": 1.0},
+            "annotate": {
+                "gene_sets": [str(tmp_path / "sets.gmt")],
+                "max_q": 1.0,
+                "baselines": ["pca", "ica", "neurons"],
+            },
             "trace": {"select": "frequent"},
         }
     )
