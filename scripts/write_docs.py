@@ -75,15 +75,15 @@ FILES: dict[str, list[tuple[str, str]]] = {
         ("summary.json", "The rule and the totals."),
     ],
     "findings": [
-        ("attenuation.parquet", "Table `attenuation`: how far do effects reach?"),
-        ("hubs.parquet", "Table `hubs`: which features have the most edges?"),
-        ("signs.parquet", "Table `signs`, as in `edges/`."),
-        ("circuits.parquet", "Table `circuits`: which gene programs act on which?"),
-        ("summary.json", "Totals."),
+        ("answers.parquet", "Table `answers`: every number of the report beside its chance baseline."),
+        ("*.parquet", "The tables of the questions that were asked, and `signs`, as in `edges/`."),
+        ("report.html", "All questions on one page, without other files."),
+        ("summary.json", "Totals and all answers."),
         ("attenuation.png", "Edges per source against the distance between the layers."),
         ("effect_sizes.png", "Histograms of `snr` and `relative_effect`, negative and positive apart."),
         ("hubs.png", "Degree per layer against firing rate, and the features with the most edges."),
         ("edge_map.png", "The strongest edges between the layers."),
+        ("*.png", "The figures of the questions that could be answered."),
     ],
     "structure": [
         ("modules.parquet", "Table `modules`: which features fire together?"),
@@ -230,8 +230,7 @@ after block.
     "findings": """
 `summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),
 `n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
-number), `verdicts` (how many answers got each), `answers` (the table). `report.html` is one page of all questions,
-without other files. Questions that could not be asked have no table or one without rows. `record` in the manifest holds
+number), `verdicts` (each `verdict` with `n_answers`), `answers` (the table). Questions that could not be asked have no table or one without rows. `record` in the manifest holds
 the hashes of the files of screens and diseases (`files`). What each question asks: [findings.md](findings.md).
 """,
     "structure": """

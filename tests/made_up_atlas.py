@@ -149,7 +149,7 @@ def build_in(folder: Path, tables: dict[str, pd.DataFrame] | None = None, keys: 
     site = folder / "atlas"
     site.mkdir(parents=True)
     runs = [made_up_run(folder, key, tables) for key in keys]
-    consensus = _table("consensus", [(SCRIPT, "Ribosome", 4, 2, -1.0, 0.5, False)])
+    consensus = _table("consensus", [(SCRIPT, "Ribosome", 2, "first;second", 6, -0.25, 1, False, 0.5)])
     compared = Comparison(consensus, made_up_answers().head(1), [folder / "signs_by_rule.png"])
     build_site(runs, site, QUOTES, compared if len(keys) > 1 else None)
     return site

@@ -48,7 +48,8 @@ def sections(questions: Sequence[Question], found: dict[str, Found], figures: di
 
 def summarise_answers(answers: pd.DataFrame) -> dict[str, Any]:
     """How many answers got each verdict."""
-    return {"verdicts": {name: int(count) for name, count in answers["verdict"].value_counts().sort_index().items()}}
+    counts = answers["verdict"].value_counts().sort_index()
+    return {"verdicts": [{"verdict": str(name), "n_answers": int(count)} for name, count in counts.items()]}
 
 
 def write_summary(answers: pd.DataFrame, record: dict[str, Any], folder: Path) -> None:
