@@ -231,8 +231,8 @@ after block.
 `summary.json`: `n_edges`, `n_label_pairs` (ordered pairs of different labels that an edge joins),
 `n_label_pairs_beyond_chance` (q within `max_q`), `n_label_pairs_beyond_chance_expected_false` (`max_q` times that
 number), `verdicts` (each `verdict` with `n_answers`), `answers` (the table). Questions that could not be asked have no
-table or one without rows. `record` in the manifest holds the hashes of the files of screens and diseases (`files`). What
-each question asks: [findings.md](findings.md).
+table or one without rows. `record` in the manifest holds the hashes of the files of screens and diseases (`files`).
+What each question asks: [findings.md](findings.md).
 """,
     "structure": """
 Made by `cellcircuits structure RUN`; no other stage reads it. `record` in its manifest holds the flags (`settings`),
