@@ -56,8 +56,8 @@ def page(answers=ANSWERS, title="Findings", figures=()) -> Tags:
 def test_numbers_stand_beside_chance():
     text = " ".join(page().text.split())
     assert (
-        "share value 42.0% by chance 20.0% 95 % interval 38.0% to 46.0% p 0.001 q over the page 0.002 as published 50.0%"
-        in text
+        "share value 42.0% by chance 20.0% 95 % interval 38.0% to 46.0% p 0.001 q over the page 0.002 "
+        "as published 50.0%" in text
     )
     for verdict in (SUPPORTED, CHANCE, UNTESTABLE):
         assert f"1 {verdict}" in text
