@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from rich.console import Console
 
 import cellcircuits as cc
 from cellcircuits.annotation import Annotator
@@ -31,6 +33,7 @@ from cellcircuits.catalogue import background_tokens, count_firings, name_featur
 from cellcircuits.commands import stage as stage_command
 from cellcircuits.errors import SettingsError
 from cellcircuits.references import GeneSets
+from cellcircuits.report import print_baselines
 from cellcircuits.settings import AnnotateSettings, settings_from_dict
 from cellcircuits.tables import make_table
 from cellcircuits.tokens import Tokens
@@ -329,6 +332,15 @@ def test_a_run_with_baselines(toy_run, toy_settings):
         assert len(own) == row["n_features"] and (own["label"] != "").sum() == row["n_annotated"]
         assert row["l0"] == pytest.approx(own["firing_rate"].sum())
     assert (table.groupby("kind")["n_tested"].min() > 0).all()
+    console = Console(width=160, record=True)
+    print_baselines(run, console)
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in console.export_text().splitlines()]
+    shown = {cells[0]: dict(zip(lines[2], cells, strict=True)) for cells in lines if len(cells) == 8}
+    assert set(shown) == {"dictionary", "autoencoder", "neurons", "ica", "pca"}
+    pca = over_layers(table).loc["pca"]
+    assert shown["pca"]["different sets"] == f"{pca['n_labels']:.0f} per layer"
+    assert shown["pca"]["with a gene set"] == f"{pca['annotated_share']:.1%} ({pca['null_share']:.1%})"
+    assert shown["pca"]["largest AUROC, median"] == f"{pca['median_auroc']:.3f} ({pca['null_auroc']:.3f})"
     record = run.manifest("annotate")["record"]
     assert record["baselines"]["seed"] == 0 and set(record["baselines"]["ica_steps"]) == {"L00", "L01", "L02"}
     assert set(record["pca"]) == {"L00", "L01", "L02"}

@@ -146,15 +146,8 @@ def print_baselines(run: OpenRun, console: Console) -> None:
     """The table `baselines` over all layers: the autoencoders' features beside those of other dictionaries."""
     title = "Features and what they are compared with, all layers (in brackets: by chance; docs/features.md)"
     table = Table(title=title, title_justify="left")
-    headings = (
-        "dictionary",
-        "features",
-        "active",
-        "with a gene list",
-        "with an enriched gene set",
-        "tells labels apart",
-    )
-    for heading in (*headings, "largest AUROC, median"):
+    headings = ("dictionary", "features", "active", "with a gene list", "with a gene set", "different sets")
+    for heading in (*headings, "tells labels apart", "largest AUROC, median"):
         table.add_column(heading, justify="left" if heading == "dictionary" else "right")
     for kind, row in over_layers(run.baselines).iterrows():
         tested = row["n_tested"] > 0
