@@ -298,7 +298,7 @@ def test_annotate_with_networks(call, toy_run, tmp_path):
 
 def test_a_stage_with_other_flags(call, toy_run):
     code, out, _ = call("edges", toy_run.folder, "--rule", "published", "--min-snr", "0.1")
-    assert code == 0 and re.search(r"│ findings │ stale", out)
+    assert code == 0 and re.search(r"│ findings +│ stale", out)
     run = cc.open_run(toy_run.folder)
     assert (run.settings.edges.rule, run.settings.edges.min_snr) == ("published", 0.1)
     assert run.status("edges").state == "done"
