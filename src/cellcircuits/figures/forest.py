@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,40 +56,25 @@ def forest(
         axes.axvline(chance, color=PALE, linewidth=1.2, zorder=0)
     axes.hlines(y, low[shown], high[shown], color=SUPPORTS, linewidth=1.6, alpha=0.6)
     axes.plot(value[shown], y, "o", color=SUPPORTS, markersize=6, label="found (95 % interval)")
-    for (name, numbers), (marker, fill) in zip(beside.items(), MARKS, strict=False):
-        size = 13 if marker == "|" else 5.5
-        axes.plot(
-            numbers[shown],
-            y,
-            marker,
-            color=QUIET,
-            markerfacecolor=fill,
-            markersize=size,
-            markeredgewidth=1.6,
-            label=name,
-        )
+    _beside(axes, {name: numbers[shown] for name, numbers in beside.items()}, y)
     axes.set(yticks=y, ylim=(-0.6, len(shown) - 0.4), xlabel=axis)
     axes.set_yticklabels([shorten(names[i]) for i in shown], parse_math=False, fontsize=9, color=INK)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#ededed", linewidth=0.7)
     axes.set_axisbelow(True)
-    _scale(
-        axes,
-        [value[shown], low[shown], high[shown], *(x[shown] for x in beside.values())],
-        chance,
-        logarithmic,
-        percent,
-    )
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=3,
-        frameon=False,
-        fontsize=8.5,
-        handletextpad=0.3,
-        columnspacing=1.2,
-    )
+    every = [value[shown], low[shown], high[shown], *(x[shown] for x in beside.values())]
+    _scale(axes, every, chance, logarithmic, percent)
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 3}
+    axes.legend(**place, frameon=False, fontsize=8.5, handletextpad=0.3, columnspacing=1.2)
     return figure
+
+
+def _beside(axes: Axes, beside: dict[str, np.ndarray], y: np.ndarray) -> None:
+    """The numbers that stand beside the value of each row; more than there are marks for is an error."""
+    for (name, numbers), (marker, fill) in zip(beside.items(), MARKS[: len(beside)], strict=True):
+        size = 13 if marker == "|" else 5.5
+        style: dict[str, Any] = {"color": QUIET, "markerfacecolor": fill, "markersize": size, "markeredgewidth": 1.6}
+        axes.plot(numbers, y, marker, label=name, **style)
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
