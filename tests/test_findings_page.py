@@ -14,10 +14,13 @@ import pytest
 from cellcircuits.answers import CHANCE, SUPPORTED, UNTESTABLE, Answer, judge, untestable
 from cellcircuits.cli import main
 from cellcircuits.comparison import compare_runs
-from cellcircuits.errors import RunError, SettingsError
+from cellcircuits.errors import CellCircuitsError, RunError, SettingsError
 from cellcircuits.findings_page import Section, findings_page, number, probability
 from cellcircuits.findings_report import REPORT
+from cellcircuits.pipeline import run_pipeline
+from cellcircuits.progress import Progress
 from cellcircuits.questions import COMPARISONS, QUESTIONS
+from cellcircuits.run import create_run
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import FINDINGS, TABLES, check_table, read_table
 
@@ -168,6 +171,15 @@ def test_comparisons_that_cannot_be(toy_run, tmp_path):
         compare_runs([toy_run.folder, twin], kept, FindingsSettings(permutations=20))
     assert [path.name for path in kept.iterdir()] == ["thesis.txt"]
     assert not (tmp_path / "c").exists()
+
+
+def test_files_that_the_questions_need_are_missed_before_anything_runs(toy_settings, tmp_path):
+    screen = {"path": str(tmp_path / "no.h5ad"), "control": "NT", "perturbation_column": "gene"}
+    for place, findings in enumerate(({"screens": [screen]}, {"disease_sets": [str(tmp_path / "no.gmt")]})):
+        run = create_run(tmp_path / f"run{place}", toy_settings(findings=findings))
+        with pytest.raises(CellCircuitsError, match=r"no\.(h5ad|gmt)"):
+            run_pipeline(run, Progress())
+        assert run.status("cells").state == "missing"
 
 
 def test_tables_that_were_not_written_are_empty(toy_run):

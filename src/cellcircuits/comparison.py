@@ -17,7 +17,7 @@ from cellcircuits.findings_page import findings_page
 from cellcircuits.findings_report import REPORT, sections, summarise_answers, write_found, write_summary
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.questions import COMPARISONS
-from cellcircuits.run import differing_settings
+from cellcircuits.run import differing_settings, replace_folder
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.tables import write_table
 
@@ -33,6 +33,9 @@ def compare_runs(folders: Sequence[Path], out: Path, settings: FindingsSettings)
         If a run has no edges yet, or `out` cannot be written or holds something else.
     """
     runs = _opened(folders)
+    # known now, rather than after everything was computed
+    if out.exists() and not (out / REPORT).exists() and any(out.iterdir()):
+        raise RunError(f"{out} holds something else than a comparison. Give another folder with --out.")
     evidence = {name: _evidence(run) for name, run in runs.items()}
     found = ask_of_runs(evidence, settings, _reseeded(runs))
     _write(runs, evidence, found, out, settings)
@@ -91,8 +94,6 @@ def _write(
     out: Path,
     settings: FindingsSettings,
 ) -> None:
-    if out.exists() and not (out / REPORT).exists() and any(out.iterdir()):
-        raise RunError(f"{out} holds something else than a comparison. Give another folder with --out.")
     answers = judge([answer for one in found.values() for answer in one.answers], settings.max_q)
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
     try:
@@ -109,10 +110,9 @@ def _write(
         )
         (temporary / REPORT).write_text(page, encoding="utf-8")
         write_summary(answers, summarise_answers(answers) | {"runs": list(runs)}, temporary)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
+        replace_folder(out, temporary)
     except OSError as error:
-        raise RunError(f"Cannot write {out}: {error}.") from error
+        raise RunError(f"Cannot write {out}: {error}. Nothing was changed.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

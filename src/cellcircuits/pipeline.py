@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from importlib import import_module
+from pathlib import Path
 
 from cellcircuits.errors import SettingsError
 from cellcircuits.networks import read_network
@@ -38,12 +39,26 @@ def run_pipeline(run: Run, progress: Progress, until: str = STAGES[-1], executor
         read_gmt(path)
     for path in named.networks:
         read_network(path, named.min_interaction_score)
+    _check_files_of_findings(run)
     stages = STAGES[: STAGES.index(until) + 1]
     todo = [stage for stage in stages if run.status(stage).state != "done"]
     for stage in todo:
         if stage in MODEL_STAGES and todo.index(stage) == _first_model_stage(todo):
             _announce(run, [stage for stage in MODEL_STAGES if stage in todo], progress)
         run_stage(run, stage, progress, executor)
+
+
+def _check_files_of_findings(run: Run) -> None:
+    """Screens must be there, and disease sets must be readable."""
+    # imported here: pandas would slow down the command line's help
+    from cellcircuits.disease_sets import read_disease_sets
+
+    asked = run.settings.findings
+    for path in asked.disease_sets:
+        read_disease_sets(path, asked.disease_min_score, asked.disease_max_p)
+    for screen in asked.screens:
+        if not Path(screen.path).is_file():
+            raise SettingsError(f"findings.screens names {screen.path}, and there is no such file. Correct its path.")
 
 
 def _first_model_stage(todo: list[str]) -> int:

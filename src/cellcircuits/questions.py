@@ -73,6 +73,12 @@ class Inputs:
         return [read_network(path, named.min_interaction_score) for path in named.networks]
 
     @cached_property
+    def symbols(self) -> dict[str, str]:
+        """The model's symbol of every gene id: screens may name genes by ids alone."""
+        genes = pd.read_parquet(self.run.path("cells") / "genes.parquet")
+        return {gene: symbol for gene, symbol in zip(genes["gene_id"], genes["symbol"], strict=True) if gene and symbol}
+
+    @cached_property
     def expression(self) -> tuple[sp.csr_matrix, np.ndarray]:
         """Log-normalised counts of some cells of the run, and the symbols of their genes."""
         from cellcircuits.cell_data import read_cells
@@ -113,7 +119,7 @@ def _gene_pairs(module: Any, inputs: Inputs) -> Found:
 def _screens(module: Any, inputs: Inputs) -> Found:
     from cellcircuits.screening.screens import read_screen
 
-    responses = [one for screen in inputs.settings.screens for one in read_screen(screen)]
+    responses = [one for screen in inputs.settings.screens for one in read_screen(screen, inputs.symbols)]
     direct = [network for network in inputs.networks if isinstance(network, Targets)]
     pairs = inputs.found["gene_pairs"].tables["gene_pairs"]
     return module.ask(inputs.evidence, inputs.settings, responses=responses, pairs=pairs, networks=direct)

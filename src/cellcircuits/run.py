@@ -182,7 +182,7 @@ class Run:
             temporary.mkdir()
             yield temporary
             self._write_manifest(stage, temporary, record)
-            _replace(self.path(stage), temporary)
+            replace_folder(self.path(stage), temporary)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {self.path(stage)}: {error}. Nothing was changed.") from error
         finally:
@@ -291,7 +291,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else -1
 
 
-def _replace(target: Path, source: Path) -> None:
+def replace_folder(target: Path, source: Path) -> None:
     """Rename `source` to `target`, removing what was there; if that fails, what was there is put back."""
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
