@@ -204,9 +204,16 @@ def test_an_oversize_gzip_file_is_not_unpacked_to_its_end(tmp_path: Path, monkey
 GOOD = pickle.dumps({"gene": 1.0, "other": "text"})
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"not a pickle", GOOD[:-4], gzip.compress(GOOD)[:-9], gzip.compress(GOOD)[:20] + b"\x00" * 20]
-)
+DAMAGED = {
+    "empty": b"",
+    "other": b"not a pickle",
+    "cut": GOOD[:-4],
+    "cut gzip": gzip.compress(GOOD)[:-9],
+    "broken gzip": gzip.compress(GOOD)[:20] + b"\x00" * 20,
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ModelError, match=r"was refused|Cannot read the gene dictionary"):
         read_dictionary(write(tmp_path, data))

@@ -80,9 +80,15 @@ def broken_gzip() -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00binary", gzip.compress(b"a\t-\tTP53\n")[:-9], b"\x1f\x8b", broken_gzip()]
-)
+DAMAGED = {
+    "binary": b"\xff\xfe\x00binary",
+    "cut gzip": gzip.compress(b"a\t-\tTP53\n")[:-9],
+    "start of gzip": b"\x1f\x8b",
+    "broken gzip": broken_gzip(),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_file(tmp_path, content):
     with pytest.raises(DataError, match=r"Cannot read the gene sets .*sets\.gmt: .*Expected a GMT file"):
         read_gmt(written(tmp_path, content))

@@ -91,7 +91,8 @@ class Tracer:
         for layer, state in self.model.run_layers(self.model.embed(cell), cell, 0, max(measured) + 1):
             if layer in measured:
                 _check_finite(state, cell, layer)
-                codes[layer] = self.saes[layer].encode(state[0])
+                if layer in self.saes:  # the last block may be looked at for its output alone
+                    codes[layer] = self.saes[layer].encode(state[0])
             if layer >= min(measured):
                 hidden[layer] = state
         return CleanPass(CleanStates(cell, hidden), codes)

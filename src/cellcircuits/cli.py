@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from cellcircuits.errors import CellCircuitsError
+from cellcircuits.intervention_settings import InterventionSettings
 from cellcircuits.resources import RESOURCES
 from cellcircuits.run import STAGES, create_run, open_folder, with_section
 from cellcircuits.settings import FindingsSettings, Settings, StructureSettings, read_settings, resolve_paths
@@ -140,6 +141,15 @@ class StructureCommand:
 
 
 @dataclass(frozen=True)
+class InterventionsCommand:
+    """Change features of a run in other ways: doses, groups, circuits; effects on genes; attribution; write a page."""
+
+    run: Folder
+    """Run folder with edges."""
+    settings: Annotated[InterventionSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InterventionSettings)
+
+
+@dataclass(frozen=True)
 class CompareCommand:
     """Ask of two or more runs what they agree on: gene programs, features, strengths; write a page."""
 
@@ -183,6 +193,7 @@ def _commands(settings: Settings) -> Any:
         "fetch": FetchCommand,
         "convert": ConvertCommand,
         "structure": StructureCommand,
+        "interventions": InterventionsCommand,
         "compare": CompareCommand,
     }
     stages = {stage: _stage_command(stage, getattr(settings, stage)) for stage in STAGES}
@@ -232,12 +243,6 @@ def _execute(command: Any, settings: Settings) -> None:
             commands.run(run, command.until, command.dask, command.workers)
         case PlanCommand():
             commands.plan(read_settings(command.settings), command.teraflops)
-        case StatusCommand():
-            commands.status(open_folder(command.run))
-        case SummaryCommand():
-            commands.summary(command.run)
-        case ExportCommand():
-            commands.export(command.run, command.format, command.out, command.max_edges)
         case SettingsCommand():
             commands.print_settings(Settings())
         case DemoCommand():
@@ -248,8 +253,24 @@ def _execute(command: Any, settings: Settings) -> None:
             commands.compare(command.runs, command.out, command.settings)
         case ConvertCommand():
             commands.convert(command.source, command.target, command.trainer)
+        case _:
+            _execute_on_run(command, settings)
+
+
+def _execute_on_run(command: Any, settings: Settings) -> None:
+    from cellcircuits import commands
+
+    match command:
+        case StatusCommand():
+            commands.status(open_folder(command.run))
+        case SummaryCommand():
+            commands.summary(command.run)
+        case ExportCommand():
+            commands.export(command.run, command.format, command.out, command.max_edges)
         case StructureCommand():
             commands.structure(command.run, command.settings)
+        case InterventionsCommand():
+            commands.interventions(command.run, command.settings)
         case _:
             _execute_stage(command, settings)
 

@@ -23,6 +23,7 @@ from cellcircuits.settings import FindingsSettings, Settings, StructureSettings
 
 if TYPE_CHECKING:
     from cellcircuits.circuit_tracer import Origin
+    from cellcircuits.intervention_settings import InterventionSettings
 
 
 def _console() -> Console:
@@ -179,6 +180,18 @@ def structure(folder: Path, settings: StructureSettings) -> None:
         write_structure(opened, settings, RichProgress())
     print_structure(open_run(folder), _console())
     _console().print(f"Tables: {opened.path('structure').resolve()}", highlight=False, soft_wrap=True)
+
+
+def interventions(folder: Path, settings: InterventionSettings) -> None:
+    """Write `interventions/` and print its answers."""
+    from cellcircuits.findings_report import REPORT
+    from cellcircuits.intervention_tables import write_interventions
+
+    opened = open_run(folder)
+    with opened.locked():
+        write_interventions(opened, settings, RichProgress())
+    opened = open_run(folder)
+    print_answers(opened.interventions.answers, opened.path("interventions") / REPORT, _console(), "Interventions")
 
 
 def compare(folders: Sequence[Path], out: Path, settings: FindingsSettings) -> None:

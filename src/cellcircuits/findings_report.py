@@ -6,21 +6,39 @@ import json
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from cellcircuits.answers import Found
 from cellcircuits.figure_style import save_figure
 from cellcircuits.findings_page import Section
-from cellcircuits.questions import Question
 from cellcircuits.tables import write_table
 
 REPORT = "report.html"
 
 
+class Topic(Protocol):
+    """A question or an experiment: a section of the page."""
+
+    @property
+    def name(self) -> str:
+        """Name in the table `answers`."""
+
+    @property
+    def title(self) -> str:
+        """The question as a heading."""
+
+    @property
+    def paper(self) -> str:
+        """Where the paper asks it, and by what name."""
+
+    def draw(self, found: Found) -> dict[str, Any]:
+        """Figures by name."""
+
+
 def write_found(
-    questions: Sequence[Question], found: dict[str, Found], folder: Path, caption: str
+    questions: Sequence[Topic], found: dict[str, Found], folder: Path, caption: str
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of every question; returns the figures by question."""
     figures: dict[str, list[Path]] = {}
@@ -36,7 +54,7 @@ def write_found(
     return figures
 
 
-def sections(questions: Sequence[Question], found: dict[str, Found], figures: dict[str, list[Path]]) -> list[Section]:
+def sections(questions: Sequence[Topic], found: dict[str, Found], figures: dict[str, list[Path]]) -> list[Section]:
     """The questions as sections of the page."""
     return [
         Section(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cellcircuits.run import Run, open_folder
-from cellcircuits.tables import FINDINGS, STRUCTURE, empty_table, read_table
+from cellcircuits.tables import FINDINGS, INTERVENTIONS, STRUCTURE, empty_table, read_table
 
 if TYPE_CHECKING:
     from cellcircuits.autoencoders import SparseAutoencoder
@@ -45,6 +45,23 @@ class Structure:
             raise AttributeError(f"structure/ has no table {name!r}; it has {', '.join(STRUCTURE)}")
         self._run.require("structure")
         table = read_table(name, self._run.path("structure"))
+        setattr(self, name, table)
+        return table
+
+
+class Interventions:
+    """The tables of `interventions/` as attributes: dose_response, interactions ... (`tables.INTERVENTIONS`)."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in INTERVENTIONS:
+            raise AttributeError(f"interventions/ has no table {name!r}; it has {', '.join(INTERVENTIONS)}")
+        self._run.require("interventions")
+        folder = self._run.path("interventions")
+        # experiments that were not asked for have no table
+        table = read_table(name, folder) if (folder / f"{name}.parquet").exists() else empty_table(name)
         setattr(self, name, table)
         return table
 
@@ -151,6 +168,11 @@ class OpenRun(Run):
     def structure(self) -> Structure:
         """How features hang together, where `cellcircuits structure` was asked."""
         return Structure(self)
+
+    @cached_property
+    def interventions(self) -> Interventions:
+        """What changes of features do, where `cellcircuits interventions` was asked."""
+        return Interventions(self)
 
     @cached_property
     def cells(self) -> Tokens:

@@ -14,7 +14,7 @@ from cellcircuits.baseline_table import over_layers
 from cellcircuits.findings_page import number
 from cellcircuits.findings_report import REPORT
 from cellcircuits.opened import OpenRun
-from cellcircuits.run import STAGES, Run
+from cellcircuits.run import ASKED_FOR, STAGES, Run
 from cellcircuits.summary import summarise, top_circuits
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def readable_seconds(seconds: float) -> str:
 
 
 def print_status(run: Run, console: Console) -> None:
-    """State and size of every stage, and of `structure/`, which is no stage and made only when asked for."""
+    """State and size of every stage, and of what is no stage and made only when asked for."""
     table = Table(title=str(run.folder), title_justify="left")
     for heading in ("stage", "state", "size", ""):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -64,13 +64,14 @@ def print_status(run: Run, console: Console) -> None:
         status = run.status(stage)
         size = readable_bytes(status.size_bytes) if status.size_bytes else ""
         table.add_row(stage, status.state, size, status.detail)
-    status = run.status("structure")
-    if status.state == "missing":
-        table.add_row("structure", "not asked", "", f"cellcircuits structure {run.folder}")
-    else:
-        size = readable_bytes(status.size_bytes) if status.size_bytes else ""
-        detail = _structure_made(run) if status.state == "done" else status.detail
-        table.add_row("structure", status.state, size, detail)
+    for name in ASKED_FOR:
+        status = run.status(name)
+        if status.state == "missing":
+            table.add_row(name, "not asked", "", f"cellcircuits {name} {run.folder}")
+        else:
+            size = readable_bytes(status.size_bytes) if status.size_bytes else ""
+            done = name == "structure" and status.state == "done"
+            table.add_row(name, status.state, size, _structure_made(run) if done else status.detail)
     console.print(table)
 
 
@@ -195,10 +196,10 @@ def print_circuits(run: OpenRun, console: Console) -> None:
     )
 
 
-def print_answers(answers: pd.DataFrame, page: Path, console: Console) -> None:
+def print_answers(answers: pd.DataFrame, page: Path, console: Console, title: str = "Findings") -> None:
     """Every tested answer beside its chance baseline, and where the page is that shows them all."""
     tested = answers[answers["p_value"].notna()]
-    table = Table(title=f"Findings: {len(tested)} tested answers", title_justify="left")
+    table = Table(title=f"{title}: {len(tested)} tested answers", title_justify="left")
     for heading in ("question", "statistic", "value", "by chance", "q", "verdict"):
         table.add_column(heading, justify="right" if heading in ("value", "by chance", "q") else "left")
     before = ""

@@ -27,6 +27,8 @@ from cellcircuits.settings import Settings, read_settings, resolve_paths, write_
 
 STAGES = ("cells", "train", "annotate", "trace", "edges", "findings", "atlas")
 """In the order in which they run."""
+ASKED_FOR = ("structure", "interventions")
+"""What is no stage, but asked of a run with flags of its own."""
 FOLDERS = {"train": "sae"}
 """Folder of a stage, where it is not the stage's name."""
 # annotate proposes sources to trace, but a trace stays true when features get other names
@@ -39,9 +41,10 @@ INPUTS = {
     "findings": ("cells", "annotate", "trace", "edges"),
     "atlas": ("annotate", "trace", "edges", "findings"),
     "structure": ("cells", "train", "annotate"),
+    "interventions": ("cells", "train", "annotate", "trace", "edges"),
 }
-"""Stages whose artifacts a stage reads. `structure` is no stage, but asked of a run with flags of its own."""
-SECTIONS: dict[str, tuple[str, ...]] = {"cells": ("model", "cells"), "structure": ()}
+"""Stages whose artifacts a stage reads."""
+SECTIONS: dict[str, tuple[str, ...]] = {"cells": ("model", "cells"), **dict.fromkeys(ASKED_FOR, ())}
 """Settings that decide a stage's artifact, where they are not the section of its name alone."""
 RUN_FILE = "run.json"
 MANIFEST = "manifest.json"

@@ -84,19 +84,22 @@ def specificity_of_directions(controls: Moments, readout: str) -> list[dict[int,
         for direction in range(step):
             if direction in random:
                 others = np.stack([means[i::step] for i in random if i != direction])
-                found[direction][layer] = _against(means[direction::step], others, measured)
+                found[direction][layer] = against_random(means[direction::step], others, measured)
                 continue
             if everyone is None:
                 random_means = np.stack([means[i::step] for i in random])
                 everyone = random_means, moderated_variance(random_means, measured)
-            found[direction][layer] = _against(means[direction::step], everyone[0], measured, everyone[1])
+            found[direction][layer] = against_random(means[direction::step], everyone[0], measured, everyone[1])
     return found
 
 
-def _against(
+def against_random(
     own: np.ndarray, random: np.ndarray, measured: np.ndarray, variance: Variance | None = None
 ) -> Specificity:
-    """`own` (source, target) against `random` (direction, source, target)."""
+    """Mean effects `own` (source, target) against those of `random` directions (direction, source, target).
+
+    `measured` and `variance` are those of `moderated_variance`, which makes the latter where it is not given.
+    """
     variance = variance or moderated_variance(random, measured)
     mean = random.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,6 +17,7 @@ from cellcircuits.columns import (
     findings,
     genes,
     graph,
+    interventions,
     screens,
     structure,
     trace,
@@ -25,16 +26,19 @@ from cellcircuits.columns import (
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
-_MODULES = (train, annotate, trace, edges, findings, graph, biology, genes, screens, comparison, answers, structure)
+_OF_FINDINGS = (findings, graph, biology, genes, screens, answers)
+_MODULES = (train, annotate, trace, edges, *_OF_FINDINGS, comparison, structure, interventions)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""
 ROWS: dict[str, str] = {name: text for module in _MODULES for name, text in module.ROWS.items()}
 """What a row of each table is."""
-FINDINGS = tuple(name for module in (findings, graph, biology, genes, screens, answers) for name in module.TABLES)
+FINDINGS = tuple(name for module in _OF_FINDINGS for name in module.TABLES)
 """Tables of `findings/`."""
 STRUCTURE = tuple(structure.TABLES)
 """Tables of `structure/`."""
+INTERVENTIONS = (*interventions.TABLES, "answers")
+"""Tables of `interventions/`."""
 
 
 def empty_table(name: str) -> pd.DataFrame:

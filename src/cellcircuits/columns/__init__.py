@@ -17,5 +17,5 @@ class Column:
 
 def columns(text: str) -> tuple[Column, ...]:
     """Columns from lines of `name | dtype | unit | meaning`."""
-    rows = [[part.strip() for part in line.split("|", 3)] for line in text.strip().splitlines()]
+    rows = [[part.strip() for part in line.split("|", 3)] for line in text.splitlines() if line.strip()]
     return tuple(Column(*row) for row in rows)

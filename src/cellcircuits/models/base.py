@@ -92,6 +92,33 @@ class Model(torch.nn.Module):
         for layer in range(start, stop):
             yield layer, clean.hidden[layer][0, at.position] + change
 
+    output_name = ""
+    """What `gene_outputs` gives, in words; empty: the model has no output head here."""
+
+    def gene_outputs(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """What the head says of the gene at each position, (cell, position), from the last block's output.
+
+        `tokens` are the cells of `hidden` (cell, position, d_model), or one cell of which all are copies.
+        """
+        raise self._no_head()
+
+    def mask(self, tokens: Tokens, at: np.ndarray) -> Tokens:
+        """The same cells with the genes, or their values, hidden at the positions `at`, bool (cell, position)."""
+        raise self._no_head()
+
+    def masked_loss(self, hidden: torch.Tensor, tokens: Tokens, at: np.ndarray) -> torch.Tensor:
+        """Mean loss over the masked positions of each cell, (cell,), from the last block's output for masked cells.
+
+        `tokens` are the cells before masking, as in `gene_outputs`; every cell has a masked position.
+        """
+        raise self._no_head()
+
+    def _no_head(self) -> SettingsError:
+        return SettingsError(
+            f"The model {self.name!r} has no output head here, so effects on its output cannot be measured. "
+            "A plug-in offers one by `output_name`, `gene_outputs`, `mask` and `masked_loss`."
+        )
+
     def reference_hidden_states(self, tokens: Tokens) -> list[torch.Tensor] | None:
         """Block outputs by the model's original implementation, for `check_model`; None where there is none."""
         return None

@@ -6,10 +6,12 @@ model.safetensors of `BertForMaskedLM`, pickled gene dictionaries.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -45,6 +47,7 @@ class Geneformer(EncoderModel):
     """Geneformer with its masked-gene head. Hidden state l is what transformers calls `hidden_states[l + 1]`."""
 
     name = "geneformer"
+    output_name = "logit of the gene where it stands"
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -76,6 +79,30 @@ class Geneformer(EncoderModel):
         """Masked-gene logits (..., token) from the output of the last block (..., d_model)."""
         transformed = self.head_norm(F.relu(self.head_dense(hidden)))
         return F.linear(transformed, self.word_embeddings.weight, self.head_bias)
+
+    def gene_outputs(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """Logit of the token that stands at each position."""
+        ids = torch.from_numpy(tokens.ids).long().to(self.device)
+        transformed = self.head_norm(F.relu(self.head_dense(hidden)))
+        return (transformed * self.word_embeddings(ids)).sum(-1) + self.head_bias[ids]
+
+    def mask(self, tokens: Tokens, at: np.ndarray) -> Tokens:
+        """The token <mask> in place of the genes."""
+        return replace(tokens, ids=np.where(at, np.int32(self._mask_id()), tokens.ids))
+
+    def masked_loss(self, hidden: torch.Tensor, tokens: Tokens, at: np.ndarray) -> torch.Tensor:
+        """Cross-entropy of the hidden genes, in nats."""
+        ids = torch.from_numpy(tokens.ids).long().to(self.device)
+        losses = []
+        for state, row, masked in zip(hidden, ids.expand(len(hidden), -1), _rows(at, len(hidden)), strict=True):
+            losses.append(F.cross_entropy(self.logits(state[masked]), row[masked]))
+        return torch.stack(losses)
+
+    def _mask_id(self) -> int:
+        special = {} if self.dictionaries is None else self.dictionaries.special
+        if "<mask>" not in special:
+            raise ModelError("The gene dictionaries of this Geneformer have no <mask> token, which masking needs.")
+        return int(special["<mask>"])
 
     def tokenize(self, adata: ad.AnnData, settings: CellsSettings | None = None, **changes: Any) -> Tokens:
         """Rank-value tokens of raw counts; see `geneformer_tokens`."""
@@ -145,6 +172,11 @@ class Geneformer(EncoderModel):
                 for theirs, ours in BLOCK_PARTS.items():
                     mine[f"blocks.{layer}.{ours}.{kind}"] = stored[f"{prefix}{theirs}.{kind}"]
         self.load_state_dict(mine, strict=True)
+
+
+def _rows(at: np.ndarray, n: int) -> torch.Tensor:
+    """`at` (cell, position) for `n` cells, or for `n` copies of one."""
+    return torch.from_numpy(at).expand(n, -1)
 
 
 CONFIG_KEYS = (

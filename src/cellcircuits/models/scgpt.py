@@ -6,10 +6,12 @@ Files and preprocessing follow the published ones (Cui et al. 2024): args.json, 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -59,6 +61,7 @@ class ScGPT(EncoderModel):
     """scGPT with its expression decoder."""
 
     name = "scgpt"
+    output_name = "predicted expression of the gene (bins)"
 
     def __init__(self, arguments: dict[str, Any], vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -91,6 +94,24 @@ class ScGPT(EncoderModel):
     def predicted_values(self, hidden: torch.Tensor) -> torch.Tensor:
         """Expression (in bins) that the decoder predicts at each position, from the output of the last block."""
         return self.decoder(hidden).squeeze(-1)
+
+    def gene_outputs(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """Expression (in bins) that the decoder predicts at each position."""
+        return self.predicted_values(hidden)
+
+    def mask(self, tokens: Tokens, at: np.ndarray) -> Tokens:
+        """The mask value in place of the expression values; the genes stay."""
+        if tokens.values is None:
+            raise DataError("scGPT reads an expression value with every gene; these Tokens have no values.")
+        return replace(tokens, values=np.where(at, np.float32(self.arguments["mask_value"]), tokens.values))
+
+    def masked_loss(self, hidden: torch.Tensor, tokens: Tokens, at: np.ndarray) -> torch.Tensor:
+        """Mean squared error of the predicted values, in bins^2."""
+        if tokens.values is None:
+            raise DataError("scGPT reads an expression value with every gene; these Tokens have no values.")
+        error = (self.predicted_values(hidden) - torch.from_numpy(tokens.values).to(self.device)) ** 2
+        masked = torch.from_numpy(at).to(self.device)
+        return (error * masked).sum(-1) / masked.sum(-1)
 
     def predicted_values_from_cell(self, tokens: Tokens, hidden: torch.Tensor) -> torch.Tensor:
         """Expression predicted for each gene from the <cls> output alone (the MVC objective of pretraining).

@@ -11,12 +11,14 @@ Nothing else is connected, so ablation must find the planted edges (and their ch
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.counts import read_counts
@@ -27,6 +29,7 @@ from cellcircuits.vocabulary import assemble_tokens, map_genes
 
 N_SPECIAL = 4
 """Token ids 0 to 3 are special, as in Geneformer V2."""
+MASK = 1
 
 
 class PlantedEdge(NamedTuple):
@@ -46,6 +49,7 @@ class ToyModel(Model):
     """Three layers by default; genes are named GENE0, GENE1, ..."""
 
     name = "toy"
+    output_name = "logit of the gene where it stands"
 
     def __init__(
         self,
@@ -104,6 +108,21 @@ class ToyModel(Model):
         for layer in range(start, stop):
             hidden = hidden + hidden @ self.weights[layer]
             yield layer, hidden
+
+    def gene_outputs(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """Logits by a head that is tied to the embedding: state . drive of the gene."""
+        return (hidden * self.embed(tokens)).sum(-1)
+
+    def mask(self, tokens: Tokens, at: np.ndarray) -> Tokens:
+        """Token 1, which drives nothing, in place of the genes."""
+        return replace(tokens, ids=np.where(at, np.int32(MASK), tokens.ids))
+
+    def masked_loss(self, hidden: torch.Tensor, tokens: Tokens, at: np.ndarray) -> torch.Tensor:
+        """Cross-entropy of the hidden genes, in nats."""
+        ids = torch.from_numpy(tokens.ids).long().expand(len(hidden), -1)
+        masked = torch.from_numpy(at).expand(len(hidden), -1)
+        logits = hidden @ self.drive.T
+        return torch.stack([cross_entropy(row[m], genes[m]) for row, genes, m in zip(logits, ids, masked, strict=True)])
 
     def saes(self) -> dict[int, SparseAutoencoder]:
         """Autoencoders that read each layer's features exactly (feature i of layer l is the i-th of that layer)."""

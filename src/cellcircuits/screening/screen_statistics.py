@@ -171,11 +171,15 @@ def _spearman(pairs: Pairs, size: np.ndarray, n_sources: int) -> np.ndarray:
     """Rank correlation of score and size of the response within perturbed genes; NaN for few pairs or no variance."""
     known = np.isfinite(pairs.score)
     columns = {"source": pairs.source[known], "score": pairs.score[known], "size": size[known]}
-    ranks = pl.LazyFrame(columns).with_columns(pl.col("score", "size").rank("average").over("source"))
-    rows = ranks.group_by("source").agg(pl.corr("score", "size").alias("rho"), pl.len().alias("n"))
-    found = rows.filter(pl.col("n") >= MIN_PAIRS).collect()
+    # twice the ranks less their mean are whole numbers: their sums are exact, in whatever order threads add them
+    centred = 2 * pl.col("score", "size").rank("average").over("source") - (pl.len().over("source") + 1)
+    ranks = pl.LazyFrame(columns).with_columns(centred.cast(pl.Int64))
+    x, y = pl.col("score"), pl.col("size")
+    sums = ranks.group_by("source").agg(xy=(x * y).sum(), xx=(x**2).sum(), yy=(y**2).sum(), n=pl.len())
+    found = sums.filter((pl.col("n") >= MIN_PAIRS) & (pl.col("xx") > 0) & (pl.col("yy") > 0)).collect()
     rho = np.full(n_sources, np.nan)
-    rho[found["source"].to_numpy()] = found["rho"].to_numpy()
+    xy, xx, yy = (found[name].to_numpy().astype(np.float64) for name in ("xy", "xx", "yy"))
+    rho[found["source"].to_numpy()] = xy / np.sqrt(xx) / np.sqrt(yy)
     return rho
 
 

@@ -1,0 +1,66 @@
+"""Tables of `interventions/`."""
+
+from cellcircuits.columns import columns
+
+ENDS = """
+source_layer | int64 | layer | Layer of the feature that is changed
+source_feature | int64 | index | Feature that is changed
+target_layer | int64 | layer | Layer of the feature that is measured
+target_feature | int64 | index | Feature that is measured
+"""
+
+INTERVENTION_EFFECTS = columns(
+    "kind | string | - | What became of the source's activation: zero, mean, resample, scale, clamp or patch"
+    + ENDS
+    + """
+n_cells | int64 | cells | Cells in which the intervention changes something
+mean_delta | float64 | activation | Mean change of the target where the source is changed
+sd_delta | float64 | activation | Standard deviation of that change over cells
+snr | float64 | 1 | mean / sd
+low | float64 | activation | Lower end of the 95 % interval of the mean
+high | float64 | activation | Upper end
+clean | float64 | activation | Mean activation of the target there without the intervention
+sign_agreement | float64 | share | Responding cells with the sign of the mean
+p_value | float64 | probability | One-sample t test over cells
+q_value | float64 | probability | Benjamini-Hochberg over all tested pairs of the target layer, random directions included
+"""
+)
+
+DOSE_RESPONSE = columns(
+    ENDS
+    + """
+dose | float64 | 1 | Factor of the source's activation; 0 is removal
+n_cells | int64 | cells | Cells in which the source is active
+mean_delta | float64 | activation | Mean change of the target where the source is active
+sd_delta | float64 | activation | Standard deviation of that change over cells
+low | float64 | activation | Lower end of the 95 % interval of the mean
+high | float64 | activation | Upper end
+linear | float64 | activation | Change that a straight line through removal and the undisturbed cell predicts: (1 - dose) x change by removal
+p_value | float64 | probability | One-sample t test over cells; 1 with fewer than min_cells
+q_value | float64 | probability | Benjamini-Hochberg over all pairs and doses
+"""
+)
+
+DOSE_TRENDS = columns(
+    ENDS
+    + """
+n_cells | int64 | cells | Cells in which the source is active
+removal | float64 | activation | Mean change of the target by removal
+rank_correlation | float64 | 1 | Spearman correlation of dose and change over doses of 1 and above, mean over cells
+monotone | bool | - | The mean change only rises or only falls over all doses
+of_linear | float64 | 1 | Change by the highest dose / what a straight line through removal predicts
+p_value | float64 | probability | One-sample t test of the rank correlation over cells; 1 with fewer than min_cells
+q_value | float64 | probability | Benjamini-Hochberg over all pairs
+"""
+)
+
+TABLES = {
+    "intervention_effects": INTERVENTION_EFFECTS,
+    "dose_response": DOSE_RESPONSE,
+    "dose_trends": DOSE_TRENDS,
+}
+ROWS = {
+    "intervention_effects": "a feature that responds to an intervention on another",
+    "dose_response": "an edge at one dose of its source",
+    "dose_trends": "an edge whose source got several doses",
+}

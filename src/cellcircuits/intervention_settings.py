@@ -1,0 +1,100 @@
+"""Settings of `cellcircuits interventions`; not part of a run's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from cellcircuits.errors import SettingsError
+from cellcircuits.ranges import PROBABILITY, check_ranges
+
+Experiment = Literal[
+    "effects",
+    "dose_response",
+    "interactions",
+    "output_effects",
+    "faithfulness",
+    "importance",
+    "attribution",
+    "gene_perturbation",
+]
+EXPERIMENTS: tuple[Experiment, ...] = Experiment.__args__  # type: ignore[attr-defined]
+"""In the order of the report."""
+
+
+@dataclass(frozen=True)
+class InterventionSettings:
+    """What is done to features beyond removing them one by one, and what is measured."""
+
+    experiments: list[Experiment] = field(default_factory=lambda: list(EXPERIMENTS))
+    """Which experiments to run. One that is done stays, while its settings and inputs are the same."""
+    features: list[str] = field(default_factory=list)
+    """Features to intervene on, as "layer:feature" ("0:12"); empty: the sources with the most edges."""
+    n_features: int = 12
+    """How many of those, evenly over the source layers."""
+    kind: Literal["zero", "mean", "resample", "scale", "clamp", "patch"] = "zero"
+    """What becomes of a feature's activation, in all experiments but the dose response. "zero": 0. "mean", "resample":
+    its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or `amount`. "patch": its
+    mean at the same gene in the cells of `from_group`."""
+    amount: float = 0.0
+    """Factor of "scale", value of "clamp"."""
+    positions: Literal["active", "all"] = "active"
+    """Where: at gene positions where the feature is active, or at all."""
+    group_by: str = ""
+    """obs column of `from_group` and `to_group`."""
+    from_group: str = ""
+    """Cells whose activations are put in the place of others ("mean", "resample", "patch"); empty: all cells."""
+    to_group: str = ""
+    """Cells in which the intervention is made; empty: all cells."""
+    n_cells: int = 60
+    """Cells in which it is made, at random; 0: all."""
+    reference_cells: int = 200
+    """Cells whose activations are put in the place of others, at random; 0: all."""
+    batch_size: int = 16
+    """Copies of a cell per pass, at most; changes speed and memory only."""
+    random_directions: int = 8
+    """Control directions per feature: random, of the norm of the feature's own."""
+    max_q: float = 0.05
+    """Largest Benjamini-Hochberg q of an effect."""
+    min_cells: int = 10
+    """Fewest cells in which an effect is observed."""
+    seed: int = 0
+    """Seed of every draw."""
+
+    doses: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.5, 2.0, 3.0, 5.0])
+    """Dose response: factors of the feature's activation; 1 is the undisturbed cell."""
+    dose_targets: int = 10
+    """Dose response: strongest edges of each feature that are followed."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, *PROBABILITY, "max_q")
+        check_ranges(self, 1, inf, "n_features", "batch_size", "dose_targets")
+        check_ranges(self, 2, inf, "min_cells")
+        check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
+        if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
+            raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
+        for feature in self.features:
+            parse_feature(feature)
+        if self.kind == "patch" and not self.from_group:
+            raise SettingsError('kind = "patch" needs the cells that are patched from: set group_by and from_group.')
+        if (self.from_group or self.to_group) and not self.group_by:
+            raise SettingsError("from_group and to_group are labels of an obs column: set group_by.")
+        if not self.doses or max(self.doses) <= 1:
+            raise SettingsError(
+                f"`doses` needs a factor above 1, to see what more of a feature does; found {self.doses}."
+            )
+
+
+def parse_feature(text: str) -> tuple[int, int]:
+    """(layer, feature) of "layer:feature".
+
+    Raises
+    ------
+    SettingsError
+        If it is something else.
+    """
+    layer, _, feature = text.partition(":")
+    if not (layer.isdecimal() and feature.isdecimal()):
+        raise SettingsError(f'A feature is written "layer:feature", for example "0:12"; found {text!r}.')
+    return int(layer), int(feature)

@@ -1,0 +1,1 @@
+"""Interventions beyond the ablation of one feature: other values, several features, whole circuits, and outputs."""
