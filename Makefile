@@ -16,8 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/cellcircuits demo
 
+# Files of tests side by side; a second thread in each would only be waited for.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The gates: linting, formatting, types. The documents are checked by the tests.
 check: install

@@ -26,13 +26,15 @@ def _plain(column: Column, n_rows: int) -> np.ndarray:
     return np.zeros(n_rows, dtype=column.dtype)
 
 
-def made_up_features(rng: np.random.Generator, n_layers: int, n_features: int, n_labels: int) -> pd.DataFrame:
+def made_up_features(
+    rng: np.random.Generator, n_layers: int, n_features: int, n_labels: int, n_genes: int = N_GENES
+) -> pd.DataFrame:
     """Features of which some 70 % have a label; labels and firing rates are unevenly common, as real ones are."""
     n = n_layers * n_features
     names = np.array([f"program {i}" for i in range(n_labels)], dtype=object)
     weight = 1 / np.arange(1, n_labels + 1)
     labels = np.where(rng.random(n) < 0.7, rng.choice(names, n, p=weight / weight.sum()), "")
-    genes = rng.integers(0, N_GENES, size=(n, GENES_PER_LIST))
+    genes = rng.integers(0, n_genes, size=(n, GENES_PER_LIST))
     lists = [";".join(f"G{g}" for g in dict.fromkeys(row)) for row in genes.tolist()]
     return filled(
         "features",
@@ -87,11 +89,12 @@ def made_up_evidence(
     sources_per_layer: int = 10,
     edges_per_source: int = 20,
     n_labels: int = 8,
+    n_genes: int = N_GENES,
     **tables: pd.DataFrame,
 ) -> Evidence:
     """Features, edges, sources and tested pairs of a run in which nothing depends on anything."""
     rng = np.random.default_rng(seed)
-    features = made_up_features(rng, n_layers, n_features, n_labels)
+    features = made_up_features(rng, n_layers, n_features, n_labels, n_genes)
     edges = made_up_edges(rng, n_layers, n_features, sources_per_layer, edges_per_source)
     ends = edges.select("source_layer", "source_feature").unique(maintain_order=True).to_pandas()
     ends.columns = ["layer", "feature"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -75,9 +76,8 @@ def test_defaults_survive_the_file(tmp_path):
 
 def test_every_field_is_explained():
     """The text below each field is the help of the command line."""
-    source = Path(__file__).parents[1] / "src" / "cellcircuits" / "settings.py"
-    lines = source.read_text().splitlines()
     for section in SECTIONS:
+        lines = Path(inspect.getfile(type(getattr(Settings(), section)))).read_text().splitlines()
         for field in fields(getattr(Settings(), section)):
             at = [i for i, line in enumerate(lines) if line.startswith(f"    {field.name}: ")]
             assert at and all(lines[i + 1].startswith('    """') for i in at), field.name
