@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellcircuits.atlas.build import build_site
 from cellcircuits.atlas.coordinates import map_features
-from cellcircuits.atlas.inputs import AtlasRun, Comparison
+from cellcircuits.atlas.inputs import AtlasRun, Comparison, Interventions
 from cellcircuits.atlas.run_data import END_COLUMNS
 from cellcircuits.tables import TABLES, make_table
 
@@ -141,6 +141,7 @@ def made_up_run(folder: Path, key: str = "first", tables: dict[str, pd.DataFrame
         report=report,
         provenance=[provenance],
         coordinates=map_features(tables["features"], tables["feature_genes"], {}, "pca"),
+        interventions=Interventions(made_up_answers().tail(3), [figure], report) if key == "first" else None,
     )
 
 

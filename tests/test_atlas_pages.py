@@ -136,6 +136,7 @@ ROUTES = {
         "\N{EN DASH} cannot be tested",
         "Trace more",
     ],
+    "#/interventions": ["Features were not only removed", "Are they many?", "Trace more layers", "Figures"],
     "#/compare": ["This atlas has one run", "--also", "Key numbers"],
     "#/methods": ["ablated \u2212 clean", "mean_delta", "the source supports the target", "Provenance", "1.23 MB"],
     "#/feature/9/9": ["Not found", "no feature L9/F9", "Choose a feature"],
@@ -171,6 +172,7 @@ def test_no_serious_problem_for_keyboard_and_screen_reader(visit: Callable[..., 
         "#/circuit/0/65",
         "#/program",
         "#/findings",
+        "#/interventions",
         "#/methods",
     ]
     problems = {}

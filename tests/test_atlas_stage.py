@@ -14,6 +14,8 @@ import pytest
 import cellcircuits as cc
 from cellcircuits.cli import main
 from cellcircuits.errors import RunError
+from cellcircuits.intervention_settings import InterventionSettings
+from cellcircuits.intervention_tables import write_interventions
 from cellcircuits.progress import Progress
 from cellcircuits.settings import AtlasSettings, read_settings, settings_from_dict
 from cellcircuits.stages.atlas import atlas_stage, gather, write_atlas
@@ -49,6 +51,15 @@ def test_everything_of_a_run_is_gathered(toy_run):
     assert shown.report == toy_run.path("findings") / "report.html" and shown.report.is_file()
     assert set(shown.coordinates["method"]) == {"pca of decoder"} and shown.figures
     assert len(shown.coordinates) == len(toy_run.features)
+
+
+def test_interventions_are_shown_where_they_were_made(toy_run):
+    assert gather(toy_run, "run", AtlasSettings(map_method="pca")).interventions is None
+    settings = InterventionSettings(experiments=["effects"], n_cells=20, n_features=2)
+    write_interventions(toy_run, settings, Progress())
+    shown = gather(cc.open_run(toy_run.folder), "run", AtlasSettings(map_method="pca")).interventions
+    assert shown is not None and len(shown.answers) == 1 and shown.report.is_file()
+    assert [path.name for path in shown.figures] == ["intervention_effects.png"]
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ import pandas as pd
 
 from cellcircuits.atlas.inputs import AtlasRun, Comparison, check_figures, check_inputs
 from cellcircuits.atlas.overview import site_html
-from cellcircuits.atlas.run_data import write_run
+from cellcircuits.atlas.run_data import Shown, write_run
 from cellcircuits.atlas.shards import compressed_json, encode_table, write_bytes
 from cellcircuits.formats import FORMAT_VERSION
 from cellcircuits.tables import ROWS, TABLES
 
 SITE = Path(__file__).parent / "site"
-FIGURES, DATA = "findings", "data"
-"""Folders of the site: findings/<run>/ holds figures and report, data/<run>/ the tables."""
+FIGURES, INTERVENTIONS, DATA = "findings", "interventions", "data"
+"""Folders of the site: findings/<run>/ and interventions/<run>/ hold figures and report, data/<run>/ the tables."""
 COMPARISON = "comparison"
 METHOD_TABLES = [
     "edges",
@@ -70,13 +70,14 @@ def build_site(runs: list[AtlasRun], folder: Path, title: str, comparison: Compa
     data = folder / DATA
     listed = []
     for run in runs:
-        figures = _copied(run.figures, folder, run.key)
-        report = _copied([run.report], folder, run.key)[0] if run.report else None
-        listed.append(write_run(run, data / run.key, figures, report))
+        shown = {FIGURES: _shown(run.figures, run.report, folder, FIGURES, run.key)}
+        if (part := run.interventions) is not None:
+            shown[INTERVENTIONS] = _shown(part.figures, part.report, folder, INTERVENTIONS, run.key)
+        listed.append(write_run(run, data / run.key, shown))
     site = {"title": title, "format_version": FORMAT_VERSION, "runs": listed, COMPARISON: None}
     if comparison is not None:
         check_figures(comparison.figures)
-        figures = _copied(comparison.figures, folder, COMPARISON)
+        figures = _copied(comparison.figures, folder, FIGURES, COMPARISON)
         site[COMPARISON] = {"n_pairs": len(comparison.consensus), "figures": figures}
         write_bytes(data / COMPARISON / "consensus.json.gz", encode_table(_ordered(comparison.consensus)))
         write_bytes(data / COMPARISON / "answers.json.gz", encode_table(comparison.answers))
@@ -89,13 +90,18 @@ def _ordered(consensus: pd.DataFrame) -> pd.DataFrame:
     return consensus.sort_values(["source_label", "target_label"], kind="stable")
 
 
-def _copied(paths: list[Path], folder: Path, key: str) -> list[str]:
-    """Copy files beside the figures of a run; returns their addresses within the site."""
-    target = folder / FIGURES / key
+def _shown(figures: list[Path], report: Path | None, folder: Path, part: str, key: str) -> Shown:
+    """Copy the figures and the report of a part of a run."""
+    return Shown(_copied(figures, folder, part, key), _copied([report], folder, part, key)[0] if report else None)
+
+
+def _copied(paths: list[Path], folder: Path, part: str, key: str) -> list[str]:
+    """Copy files into <part>/<key>/; returns their addresses within the site."""
+    target = folder / part / key
     target.mkdir(parents=True, exist_ok=True)
     for path in paths:
         shutil.copyfile(path, target / path.name)
-    return [f"{FIGURES}/{key}/{quote(path.name)}" for path in paths]
+    return [f"{part}/{key}/{quote(path.name)}" for path in paths]
 
 
 def _column_meanings() -> pd.DataFrame:

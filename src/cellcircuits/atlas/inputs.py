@@ -12,8 +12,22 @@ import pandas as pd
 from cellcircuits.errors import RunError, listed
 from cellcircuits.tables import empty_table
 
-PAGES = frozenset("features feature map circuit gene program findings compare comparison methods data js".split())
+PAGES = frozenset(
+    "features feature map circuit gene program findings interventions compare comparison methods data js".split()
+)
 """Names that an address gives a meaning of its own, so that no run may have them."""
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """What changes of features do (`cellcircuits interventions`)."""
+
+    answers: pd.DataFrame
+    """Table `answers`."""
+    figures: list[Path] = field(default_factory=list)
+    """PNG files."""
+    report: Path | None = None
+    """The report as one HTML file."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class AtlasRun:
     """PNG files, shown in this order."""
     report: Path | None = None
     """A report as one HTML file, copied beside the figures."""
+    interventions: Interventions | None = None
+    """What changes of features do; None: that was not asked."""
     provenance: list[dict[str, Any]] = field(default_factory=list)
     """Manifests of the stages, in their order, without the list of files."""
     coordinates: pd.DataFrame | None = None
@@ -88,9 +104,15 @@ def check_inputs(runs: list[AtlasRun], folder: Path) -> None:
         missing = {"edges", "features"} - set(run.tables)
         if missing:
             raise RunError(f"The atlas needs the tables edges and features; missing: {listed(sorted(missing))}.")
-        check_figures(run.figures)
-        if run.report is not None and (run.report.suffix != ".html" or not run.report.is_file()):
-            raise RunError(f"A report must be an existing HTML file; {run.report} is not.")
+        for part in (run, run.interventions):
+            if part is not None:
+                check_figures(part.figures)
+                _check_report(part.report)
+
+
+def _check_report(report: Path | None) -> None:
+    if report is not None and (report.suffix != ".html" or not report.is_file()):
+        raise RunError(f"A report must be an existing HTML file; {report} is not.")
 
 
 def check_figures(figures: list[Path]) -> None:

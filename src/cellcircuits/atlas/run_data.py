@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,10 +54,17 @@ EDGE_COLUMNS = [
 """What the pages show of an edge; the other columns follow from these or are for other programs."""
 
 
-def write_run(run: AtlasRun, data: Path, figures: list[str], report: str | None) -> dict[str, Any]:
+class Shown(NamedTuple):
+    """What is copied beside the tables, as addresses within the site."""
+
+    figures: list[str]
+    report: str | None
+
+
+def write_run(run: AtlasRun, data: Path, shown: dict[str, Shown]) -> dict[str, Any]:
     """Write all files of a run into `data`; returns what the list of runs says of it.
 
-    `figures` and `report` are addresses within the site.
+    `shown` has the parts "findings" and, where the run has them, "interventions".
     """
     edges = run.table("edges").sort_values(END_COLUMNS, kind="stable", ignore_index=True)
     features = _counted_features(run, edges)
@@ -65,7 +72,10 @@ def write_run(run: AtlasRun, data: Path, figures: list[str], report: str | None)
     known = {"controls": bool(edges["specific_q"].notna().any()), "groups": bool(edges["stability"].notna().any())}
     known |= {"modules": not run.table("modules").empty, "map": run.coordinates is not None}
     contents: dict[str, Any] = {"key": run.key, "name": run.name, "n_edges": len(edges), "known": known}
-    contents |= {"shards": shards, "figures": figures, "report": report, "layers": _layers(features)}
+    contents |= {"shards": shards, **shown["findings"]._asdict(), "layers": _layers(features), "interventions": None}
+    if run.interventions is not None:
+        contents["interventions"] = shown["interventions"]._asdict()
+        write_bytes(data / "intervention_answers.json.gz", encode_table(run.interventions.answers))
     contents |= _write_genes(run.table("feature_genes"), features, edges, data)
     contents |= _write_programs(run, features, data)
     contents |= _write_findings(run, data)
@@ -79,6 +89,7 @@ def write_run(run: AtlasRun, data: Path, figures: list[str], report: str | None)
         "n_layers": len(contents["layers"]),
         "n_features": len(features),
         "n_edges": len(edges),
+        "interventions": run.interventions is not None,
     }
 
 

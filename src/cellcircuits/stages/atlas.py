@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellcircuits.atlas.build import COMPARISON, build_site
 from cellcircuits.atlas.coordinates import map_features
-from cellcircuits.atlas.inputs import AtlasRun, Comparison, run_keys
+from cellcircuits.atlas.inputs import AtlasRun, Comparison, Interventions, run_keys
 from cellcircuits.errors import RunError
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.progress import Progress
@@ -89,9 +89,17 @@ def gather(run: OpenRun, key: str, settings: AtlasSettings) -> AtlasRun:
         summary=summarise(run),
         figures=sorted(run.path("findings").rglob("*.png")),
         report=report if report.is_file() else None,
+        interventions=_interventions(run),
         provenance=_provenance(run),
         coordinates=coordinates,
     )
+
+
+def _interventions(run: OpenRun) -> Interventions | None:
+    folder = run.path("interventions")
+    if run.status("interventions").state != "done":
+        return None
+    return Interventions(run.interventions.answers, sorted(folder.glob("*.png")), folder / REPORT)
 
 
 def _name(run: OpenRun, key: str) -> str:

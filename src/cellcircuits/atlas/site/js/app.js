@@ -7,7 +7,7 @@ import { AtlasError, errorNotice } from "./errors.js";
 import { drawNavigation } from "./navigation.js";
 import { chooseRun, setRuns } from "./runs.js";
 
-const PAGES = ["feature", "features", "map", "circuit", "gene", "program", "findings", "compare", "methods"];
+const PAGES = "feature features map circuit gene program findings interventions compare methods".split(" ");
 const siteTitle = document.title;
 const main = document.getElementById("main");
 const overviewBox = document.getElementById("overview");

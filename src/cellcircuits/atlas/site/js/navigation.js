@@ -12,7 +12,7 @@ const RUN_PAGES = [
   ["program", "Programs"],
   ["findings", "Findings"],
 ];
-const KEEP = new Set(["map", "features", "gene", "program", "findings"]);
+const KEEP = new Set(["map", "features", "gene", "program", "findings", "interventions"]);
 
 /** Where the same page of another run is; pages of features have other features there. */
 function samePage(route, run) {
@@ -43,6 +43,7 @@ function runChoice(route) {
 export function drawNavigation(route, hasComparison) {
   const overview = severalRuns() ? [["", "Overview", "#/"]] : [["", "Overview", address("")]];
   const links = [...overview, ...RUN_PAGES.map(([page, title]) => [page, title, address(page)])];
+  if (currentRun().interventions) links.push(["interventions", "Interventions", address("interventions")]);
   if (severalRuns() || hasComparison) links.push(["compare", "Compare", "#/compare"]);
   links.push(["methods", "Methods", address("methods")]);
   const section = route.page === "feature" ? "features" : route.page;
