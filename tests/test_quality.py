@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 from math import nan
 
@@ -12,12 +13,12 @@ import torch
 import cellcircuits as cc
 from cellcircuits.autoencoders import JumpReLUSAE, TopKSAE
 from cellcircuits.errors import SettingsError
+from cellcircuits.masking import draw_masks
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
 from cellcircuits.quality import (
     PositionSums,
-    final_state_recovered,
     matched_share,
     measure_quality,
     pca_variance_explained,
@@ -25,6 +26,7 @@ from cellcircuits.quality import (
 )
 from cellcircuits.run import create_run
 from cellcircuits.settings import CellsSettings
+from cellcircuits.splicing import final_state_recovered, loss_recovered
 from cellcircuits.summary import summarise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -176,6 +178,60 @@ def test_what_is_recovered_where_it_is_known(model, tokens):
     # the change of the last block's output is the reconstruction's error itself
     assert every.final_state_recovered == pytest.approx(every.variance_explained, rel=1e-4)
     assert every.n_cells_final == len(tokens)
+
+
+# ------------------------------------------------------------------------------------------------ loss
+
+
+def slow_loss(model, cell, at, layer=None, put=None):
+    """Mean loss over the masked positions of one cell, with states put into a layer at its gene positions."""
+    hidden = model.embed(model.mask(cell, at))
+    for number, state in model.run_layers(hidden, model.mask(cell, at), 0, model.n_layers):
+        hidden = state
+        if number == layer:
+            hidden = state.clone()
+            for position in np.flatnonzero(cell.gene_mask[0]):
+                hidden[0, position] = put(state[0, position])
+            rest = [s for _, s in model.run_layers(hidden, model.mask(cell, at), number + 1, model.n_layers)]
+            hidden = rest[-1] if rest else hidden
+            break
+    return float(model.masked_loss(hidden, cell, at)[0])
+
+
+def reconstructed(sae):
+    return lambda state: sae.decode(sae.encode(state))
+
+
+def constant(mean, _state):
+    return mean
+
+
+def test_the_loss_equals_a_loop_over_cells_and_positions(demo_model, demo_tokens, quick_saes):
+    cells, layers = demo_tokens.take([3, 40, 99, 200, 301]), [0, demo_model.n_layers - 1]
+    means = {layer: torch.full((demo_model.d_model,), 0.3) for layer in layers}
+    saes = {layer: quick_saes[layer] for layer in layers}
+    found = loss_recovered(demo_model, cells, saes, means, seed=4)
+    masks = draw_masks(cells, 0.15, 4)
+    for layer in layers:
+        losses = np.zeros(3)
+        for row in range(len(cells)):
+            cell = cells.take([row])
+            at = masks[[row], : cell.ids.shape[1]]
+            losses[0] += slow_loss(demo_model, cell, at)
+            losses[1] += slow_loss(demo_model, cell, at, layer, reconstructed(saes[layer]))
+            losses[2] += slow_loss(demo_model, cell, at, layer, partial(constant, means[layer]))
+        expected = 1 - (losses[1] - losses[0]) / (losses[2] - losses[0])
+        assert found[layer] == pytest.approx(expected, rel=1e-3)
+
+
+def test_masks_are_of_genes_alone_and_the_same_again(demo_tokens):
+    cells = demo_tokens.take(range(20))
+    masks = draw_masks(cells, 0.15, 1)
+    assert not (masks & ~cells.gene_mask).any() and (masks == draw_masks(cells, 0.15, 1)).all()
+    n = cells.gene_mask.sum(axis=1)
+    np.testing.assert_array_equal(masks.sum(axis=1), np.maximum(1, np.round(0.15 * n)))
+    first = draw_masks(cells.take(range(5)), 0.15, 1)
+    assert (masks[:5, : first.shape[1]] == first).all()
 
 
 # ------------------------------------------------------------------------------------------------ seeds

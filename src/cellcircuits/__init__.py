@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from cellcircuits.demo_data import demo_cells
     from cellcircuits.edge_calling import edges
     from cellcircuits.errors import CellCircuitsError
+    from cellcircuits.intervention_settings import InterventionSettings
+    from cellcircuits.intervention_tables import intervene
+    from cellcircuits.interventions.changes import Change, Condition, condition
+    from cellcircuits.interventions.engine import Intervener
+    from cellcircuits.interventions.reference import measure_reference
     from cellcircuits.models import load_model
     from cellcircuits.models.base import Model, check_model
     from cellcircuits.moments import Moments
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CellCircuitsError": "errors",
+    "Change": "interventions.changes",
+    "Condition": "interventions.changes",
+    "InterventionSettings": "intervention_settings",
+    "Intervener": "interventions.engine",
     "JumpReLUSAE": "autoencoders",
     "Model": "models.base",
     "Moments": "moments",
@@ -41,13 +50,16 @@ _HOMES = {
     "Tokens": "tokens",
     "TopKSAE": "autoencoders",
     "check_model": "models.base",
+    "condition": "interventions.changes",
     "convert_saes": "sae",
     "demo_cells": "demo_data",
     "edges": "edge_calling",
     "feature_adata": "scores",
     "fetch_reference": "resources",
+    "intervene": "intervention_tables",
     "load_model": "models",
     "load_saes": "sae",
+    "measure_reference": "interventions.reference",
     "open_run": "opened",
     "read_published_atlas": "published_atlas",
     "read_settings": "settings",
@@ -59,6 +71,10 @@ _HOMES = {
 
 __all__ = [
     "CellCircuitsError",
+    "Change",
+    "Condition",
+    "Intervener",
+    "InterventionSettings",
     "JumpReLUSAE",
     "Model",
     "Moments",
@@ -69,13 +85,16 @@ __all__ = [
     "Tokens",
     "TopKSAE",
     "check_model",
+    "condition",
     "convert_saes",
     "demo_cells",
     "edges",
     "feature_adata",
     "fetch_reference",
+    "intervene",
     "load_model",
     "load_saes",
+    "measure_reference",
     "open_run",
     "pl",
     "read_published_atlas",

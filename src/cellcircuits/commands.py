@@ -185,13 +185,10 @@ def structure(folder: Path, settings: StructureSettings) -> None:
 def interventions(folder: Path, settings: InterventionSettings) -> None:
     """Write `interventions/` and print its answers."""
     from cellcircuits.findings_report import REPORT
-    from cellcircuits.intervention_tables import write_interventions
+    from cellcircuits.intervention_tables import intervene
 
-    opened = open_run(folder)
-    with opened.locked():
-        write_interventions(opened, settings, RichProgress())
-    opened = open_run(folder)
-    print_answers(opened.interventions.answers, opened.path("interventions") / REPORT, _console(), "Interventions")
+    found = intervene(folder, settings, RichProgress())
+    print_answers(found.answers, open_run(folder).path("interventions") / REPORT, _console(), "Interventions")
 
 
 def compare(folders: Sequence[Path], out: Path, settings: FindingsSettings) -> None:

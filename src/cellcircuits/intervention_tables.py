@@ -22,12 +22,43 @@ from cellcircuits.findings_report import REPORT, sections, summarise_answers, wr
 from cellcircuits.intervention_settings import InterventionSettings
 from cellcircuits.interventions.experiments import STUDIES, Study
 from cellcircuits.interventions.inputs import Inputs
-from cellcircuits.opened import OpenRun
+from cellcircuits.opened import Interventions, OpenRun, open_run
 from cellcircuits.progress import Progress
 from cellcircuits.run import INPUTS, replace_folder
 from cellcircuits.tables import read_table, write_table
 
 NAME = "interventions"
+
+
+def intervene(
+    folder: str | Path, settings: InterventionSettings | None = None, progress: Progress | None = None, **changes: Any
+) -> Interventions:
+    """Run experiments on a finished run; what `cellcircuits interventions` does.
+
+    Parameters
+    ----------
+    folder
+        Run folder with edges.
+    settings, changes
+        `InterventionSettings`, or single fields of it, for example `experiments=["dose_response"]`.
+    progress
+        Shows how far it is; None: silent.
+
+    Returns
+    -------
+    Interventions
+        The tables of `interventions/` as attributes.
+
+    Raises
+    ------
+    CellCircuitsError
+        If the run lacks something, or a setting cannot be.
+    """
+    run = open_run(folder)
+    chosen = InterventionSettings(**{**vars(settings or InterventionSettings()), **changes})
+    with run.locked():
+        write_interventions(run, chosen, progress or Progress())
+    return open_run(folder).interventions
 
 
 def write_interventions(run: OpenRun, settings: InterventionSettings, progress: Progress) -> None:

@@ -5,6 +5,9 @@ of PCA               share of the k largest eigenvalues of the covariance of the
 final state          1 - sum |h_L(h -> h') - h_L|^2 / sum |h_L(h -> mean h) - h_L|^2, over gene positions of some
 recovered            held-out cells; h_L is the output of the last block, and h -> x puts x into the model at all
                      gene positions of the layer
+loss recovered       1 - (loss with h' - loss) / (loss with mean h - loss), of masked genes (or their values) in the
+                     same cells: 15 % of the gene positions of each are masked, once; h' and mean h are put into the
+                     model at all gene positions; only for models with an output head
 stable share         features that are found again by another seed: most pairs, one to one, whose decoder rows have
                      a cosine above 0.7, over features that fire; chance: random directions drawn from the
                      activations' covariance in place of the other seed's
@@ -23,7 +26,7 @@ import torch
 from cellcircuits.activations import stream_activations
 from cellcircuits.autoencoders import SparseAutoencoder, SparseCode
 from cellcircuits.models.base import Model
-from cellcircuits.settings import FINAL_BATCH
+from cellcircuits.splicing import final_state_recovered, loss_recovered
 from cellcircuits.tokens import Tokens
 
 SAME_FEATURE = 0.7
@@ -41,6 +44,8 @@ class Quality:
     """The same of the best linear subspace of as many dimensions as features are active, fitted to these positions."""
     final_state_recovered: float
     """1 - error of the last block's output with the reconstruction / with the mean in place of the state."""
+    loss_recovered: float
+    """1 - (masked loss with the reconstruction - loss) / (with the mean - loss), in the same cells."""
     l0: float
     """Mean number of active features per position."""
     dead_share: float
@@ -99,8 +104,14 @@ def measure_quality(
     if len(rows):
         means = {layer: total.mean() for layer, total in sums.items()}
         recovered = final_state_recovered(model, tokens.take(rows), saes, means)
+        losses = loss_recovered(model, tokens.take(rows), saes, means, seed) if model.output_name else {}
         for layer, share in recovered.items():
-            found[layer] = replace(found[layer], final_state_recovered=share, n_cells_final=len(rows))
+            found[layer] = replace(
+                found[layer],
+                final_state_recovered=share,
+                loss_recovered=losses.get(layer, nan),
+                n_cells_final=len(rows),
+            )
     return found
 
 
@@ -170,47 +181,6 @@ def pca_variance_explained(covariance: np.ndarray, k: int) -> float:
     """Share of the variance in the `k` principal components with the largest variance."""
     values = np.linalg.eigvalsh(covariance)[::-1].clip(min=0)
     return float(values[:k].sum() / values.sum()) if values.sum() > 0 else nan
-
-
-# ------------------------------------------------------------------------------------------------ final state
-
-
-@torch.no_grad()
-def final_state_recovered(
-    model: Model,
-    tokens: Tokens,
-    saes: Mapping[int, SparseAutoencoder],
-    means: Mapping[int, torch.Tensor],
-) -> dict[int, float]:
-    """{layer: 1 - sum |h_L(spliced) - h_L|^2 / sum |h_L(mean) - h_L|^2} over the gene positions of `tokens`.
-
-    1: nothing that the layers above make of the state is lost; 0: as much is lost as with the mean state at every gene
-    position, the same in all cells; below 0: more. Special tokens keep their states.
-    """
-    lost = {layer: np.zeros(2) for layer in saes}
-    for start in range(0, len(tokens), FINAL_BATCH):
-        batch = tokens.take(np.arange(start, min(start + FINAL_BATCH, len(tokens))))
-        mask = torch.from_numpy(batch.gene_mask).to(model.device)
-        states = {
-            layer: state.clone()
-            for layer, state in model.run_layers(model.embed(batch), batch, 0, model.n_layers)
-            if layer in saes or layer == model.n_layers - 1
-        }
-        final = states[model.n_layers - 1][mask].double()
-        for layer, sae in saes.items():
-            rows = states[layer][mask]
-            for place, put in enumerate((sae.decode(sae.encode(rows)), means[layer].expand_as(rows))):
-                changed = states[layer].clone()
-                changed[mask] = put
-                lost[layer][place] += float((_final(model, changed, batch, layer)[mask] - final).square().sum())
-    return {layer: float(1 - spliced / mean) if mean > 0 else nan for layer, (spliced, mean) in lost.items()}
-
-
-def _final(model: Model, hidden: torch.Tensor, tokens: Tokens, layer: int) -> torch.Tensor:
-    """Output of the last block, float64, when `hidden` is the output of block `layer`."""
-    for _, state in model.run_layers(hidden, tokens, layer + 1, model.n_layers):
-        hidden = state
-    return hidden.double()
 
 
 # ------------------------------------------------------------------------------------------------ seeds

@@ -28,6 +28,7 @@ QUALITY_SHOWN = (
     ("random weights", "random_weights_variance_explained", ".3f"),
     ("final state recovered", "final_state_recovered", ".3f"),
     ("random weights", "random_weights_final_state_recovered", ".3f"),
+    ("loss recovered", "loss_recovered", ".3f"),
     ("active", "l0", ".1f"),
     ("dead", "dead_share", ".1%"),
     ("fires at: median", "density_q50", ".2%"),

@@ -163,6 +163,7 @@ def _quality_html(quality: pd.DataFrame) -> str:
         ("The same, as many principal components", "pca_variance_explained", percent),
         ("The same, random weights", "random_weights_variance_explained", percent),
         ("Final state recovered", "final_state_recovered", percent),
+        ("Loss of masked genes recovered", "loss_recovered", percent),
         ("Active features per position", "l0", number_text),
         ("Dead features", "dead_share", percent),
         ("Found by another seed", "stable_share", percent),

@@ -99,10 +99,8 @@ class Geneformer(EncoderModel):
         return torch.stack(losses)
 
     def _mask_id(self) -> int:
-        special = {} if self.dictionaries is None else self.dictionaries.special
-        if "<mask>" not in special:
-            raise ModelError("The gene dictionaries of this Geneformer have no <mask> token, which masking needs.")
-        return int(special["<mask>"])
+        """Token of <mask>; 1 in all published dictionaries."""
+        return 1 if self.dictionaries is None else int(self.dictionaries.special.get("<mask>", 1))
 
     def tokenize(self, adata: ad.AnnData, settings: CellsSettings | None = None, **changes: Any) -> Tokens:
         """Rank-value tokens of raw counts; see `geneformer_tokens`."""
