@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_interventions_are_shown_where_they_were_made(toy_run):
     shown = gather(cc.open_run(toy_run.folder), "run", AtlasSettings(map_method="pca")).interventions
     assert shown is not None and len(shown.answers) == 1 and shown.report.is_file()
     assert [path.name for path in shown.figures] == ["intervention_effects.png"]
+
+
+def test_an_atlas_is_stale_when_what_it_shows_beside_the_stages_changes(toy_run, second):
+    settings = replace(toy_run.settings, atlas=replace(toy_run.settings.atlas, also=[str(second.folder.resolve())]))
+    toy_run.change_settings(settings)
+    atlas_stage(toy_run, Progress())
+    assert toy_run.status("atlas").state == "done"
+    quick = InterventionSettings(experiments=["effects"], n_cells=20, n_features=2)
+    write_interventions(second, quick, Progress())
+    assert toy_run.status("atlas").state == "stale" and "second" in toy_run.status("atlas").detail
+    atlas_stage(toy_run, Progress())
+    assert toy_run.status("atlas").state == "done"
+    write_interventions(toy_run, quick, Progress())
+    assert "interventions changed since" in toy_run.status("atlas").detail
+    atlas_stage(toy_run, Progress())
+    shutil.rmtree(second.folder)
+    assert toy_run.status("atlas").state == "stale"
 
 
 @pytest.fixture

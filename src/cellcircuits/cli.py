@@ -107,6 +107,8 @@ class DemoCommand:
 
     out: Path = Path("cellcircuits-demo")
     """Folder to write into; resumed if the demo was stopped there."""
+    interventions: bool = False
+    """Also change features in other ways: doses, groups, circuits, outputs (some minutes more)."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ def _execute(command: Any, settings: Settings) -> None:
         case SettingsCommand():
             commands.print_settings(Settings())
         case DemoCommand():
-            commands.demo(command.out)
+            commands.demo(command.out, command.interventions)
         case FetchCommand():
             commands.fetch(command.name, command.folder)
         case CompareCommand():

@@ -144,11 +144,11 @@ def print_settings(settings: Settings) -> None:
     sys.stdout.write(tomli_w.dumps(settings.to_dict()))
 
 
-def demo(out: Path) -> None:
+def demo(out: Path, interventions: bool = False) -> None:
     """Run the demo."""
     from cellcircuits.demo import run_demo
 
-    run_demo(out, RichProgress(), _console())
+    run_demo(out, RichProgress(), _console(), interventions)
 
 
 def fetch(name: str, folder: Path | None) -> None:
@@ -185,10 +185,11 @@ def structure(folder: Path, settings: StructureSettings) -> None:
 def interventions(folder: Path, settings: InterventionSettings) -> None:
     """Write `interventions/` and print its answers."""
     from cellcircuits.findings_report import REPORT
+    from cellcircuits.intervention_report import print_interventions
     from cellcircuits.intervention_tables import intervene
 
     found = intervene(folder, settings, RichProgress())
-    print_answers(found.answers, open_run(folder).path("interventions") / REPORT, _console(), "Interventions")
+    print_interventions(found, open_run(folder).path("interventions") / REPORT, _console())
 
 
 def compare(folders: Sequence[Path], out: Path, settings: FindingsSettings) -> None:

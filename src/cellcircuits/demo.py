@@ -11,6 +11,9 @@ from rich.console import Console
 from cellcircuits.atlas.build import COMPARISON
 from cellcircuits.comparison import compare_runs
 from cellcircuits.findings_report import REPORT
+from cellcircuits.intervention_report import print_interventions
+from cellcircuits.intervention_settings import InterventionSettings
+from cellcircuits.intervention_tables import write_interventions
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
@@ -26,14 +29,20 @@ STRUCTURE = StructureSettings(max_cells=200, null_draws=200, rewirings=1)
 """Which features fire together, on fewer cells and with fewer draws than by default."""
 
 
-def run_demo(out: Path, progress: Progress, console: Console) -> None:
-    """Run or resume the demo in `out`: a run folder for each model, and what they agree on."""
+INTERVENTIONS = InterventionSettings(n_features=8, n_cells=40)
+"""Interventions, on fewer features and cells than by default."""
+
+
+def run_demo(out: Path, progress: Progress, console: Console, interventions: bool = False) -> None:
+    """Run or resume the demo in `out`: a run folder for each model, what they agree on, and if asked interventions."""
     made = []
     for family in FAMILIES:
         progress.note(f"{family}: the small model that is shipped with the package, on 700 blood cells")
         run = create_run(out / family, _settings(family, out))
         with run.locked():
             _make(run, progress)
+            if interventions:
+                write_interventions(open_run(run.folder), INTERVENTIONS, progress)
         made.append(run)
     comparison = out / COMPARISON
     compare_runs([run.folder for run in made], comparison, made[0].settings.findings)
@@ -42,6 +51,8 @@ def run_demo(out: Path, progress: Progress, console: Console) -> None:
     runs = [open_run(run.folder) for run in made]
     for run in runs:
         print_summary(run, console)
+        if run.status("interventions").state == "done":
+            print_interventions(run.interventions, run.path("interventions") / REPORT, console)
     print_answers(read_table("answers", comparison), comparison / REPORT, console)
     _print_places(runs, out, console)
 
@@ -65,7 +76,9 @@ def _print_places(runs: list[OpenRun], out: Path, console: Console) -> None:
     """Where everything is that was written."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     lines = [f"Peak memory {peak:.1f} GB. Written to {out.resolve()}:"]
-    lines += [f"  findings: {(run.path('findings') / REPORT).resolve()}" for run in runs]
+    for stage in ("findings", "interventions"):
+        pages = [run.path(stage) / REPORT for run in runs]
+        lines += [f"  {stage}: {page.resolve()}" for page in pages if page.is_file()]
     lines.append(f"  comparison: {(out / COMPARISON / REPORT).resolve()}")
     page = (runs[0].path("atlas") / "index.html").resolve()
     lines.append(f"  atlas of both: {page}   (open with: cellcircuits atlas {runs[0].folder} --open)")

@@ -123,16 +123,19 @@ class Run:
             return StageStatus(stage, "damaged", size, f"missing or changed: {listed(wrong)}")
         # an input that is itself stale or damaged makes everything above it stale, although its hash is still the same
         inputs = manifest["inputs"] | _optional_inputs(manifest)
-        changed = [
-            name
-            for name, known in inputs.items()
-            if self.status(name).state != "done" or self.stage_hash(name) != known
-        ]
+        changed = [name for name, known in inputs.items() if not self._is_still(name, known)]
+        others = manifest["record"].get("also", {})
+        changed += [folder for folder, known in others.items() if content_hash(Path(folder)) != known]
         if changed:
             return StageStatus(stage, "stale", size, f"{listed(changed)} changed since")
         if manifest["settings"] != self.stage_settings(stage):
             return StageStatus(stage, "stale", size, "made with other settings")
         return StageStatus(stage, "done", size, manifest["created"])
+
+    def _is_still(self, stage: str, known: str) -> bool:
+        """Whether a stage is done and has this hash, or with "" is still not there."""
+        state = self.status(stage).state
+        return (state == "done" and self.stage_hash(stage) == known) if known else state == "missing"
 
     def begun(self, stage: str) -> bool:
         """Whether a stage has an artifact or parts of one."""
@@ -276,9 +279,24 @@ class Run:
 
 
 def _optional_inputs(manifest: dict[str, Any]) -> dict[str, str]:
-    """{stage: its hash} of what was read because it was there: `structure` compares with edges where a run has them."""
-    edges = manifest["record"].get("edges") if manifest["stage"] == "structure" else ""
-    return {"edges": edges} if edges else {}
+    """{stage: its hash} of what was read because it was there; "" of what was not there.
+
+    `structure` compares with edges where a run has them, the atlas shows what was asked beside the stages.
+    """
+    record = manifest["record"]
+    if manifest["stage"] == "structure":
+        return {"edges": record["edges"]} if record.get("edges") else {}
+    return record.get("beside", {})
+
+
+def content_hash(folder: Path) -> str:
+    """Hash of the artifacts of a run that an atlas shows; "" if it is no run."""
+    try:
+        run = open_folder(folder)
+        hashes = [run.stage_hash(stage) for stage in (*INPUTS["atlas"], *ASKED_FOR)]
+    except RunError:
+        return ""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

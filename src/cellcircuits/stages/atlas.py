@@ -14,7 +14,7 @@ from cellcircuits.atlas.inputs import AtlasRun, Comparison, Interventions, run_k
 from cellcircuits.errors import RunError
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, STAGES, Run
+from cellcircuits.run import ASKED_FOR, INPUTS, STAGES, Run, content_hash
 from cellcircuits.settings import AtlasSettings
 from cellcircuits.summary import summarise
 from cellcircuits.tables import read_table
@@ -39,7 +39,9 @@ def atlas_stage(run: Run, progress: Progress) -> None:
     for other in opened[1:]:
         other.require(*INPUTS["atlas"])
     keys = run_keys([each.folder.resolve().name for each in opened])
-    with run.writing("atlas") as folder:
+    beside = {name: run.stage_hash(name) for name in ASKED_FOR}
+    also = {str(other.folder.resolve()): content_hash(other.folder) for other in opened[1:]}
+    with run.writing("atlas", beside=beside, also=also) as folder:
         write_atlas(opened, keys, folder, settings, progress)
 
 
