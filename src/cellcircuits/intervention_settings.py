@@ -67,11 +67,27 @@ class InterventionSettings:
     dose_targets: int = 10
     """Dose response: strongest edges of each feature that are followed."""
 
+    perturb_genes: list[str] = field(default_factory=list)
+    """Gene perturbation: symbols or ids of genes to perturb; empty: of each feature the best of its top genes."""
+    perturb_top_genes: int = 1
+    """Gene perturbation: how many of its top genes a feature is compared with, the best that enough cells have."""
+    perturb_kind: Literal["delete", "overexpress"] = "delete"
+    """Gene perturbation: "delete" takes the gene out of the input; "overexpress" gives it the highest rank or value."""
+    perturb_controls: int = 2
+    """Gene perturbation: other genes of similar expression per gene, to compare with."""
+    perturb_cells: int = 16
+    """Gene perturbation: cells in which a gene is perturbed, at most, at random of those that have it; at least
+    min_cells. 0: all."""
+    perturb_layers: list[int] = field(default_factory=list)
+    """Gene perturbation: layers whose features are measured; empty: all with an autoencoder."""
+
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
         check_ranges(self, 1, inf, "n_features", "batch_size", "dose_targets")
         check_ranges(self, 2, inf, "min_cells")
         check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
+        check_ranges(self, 1, inf, "perturb_controls", "perturb_top_genes")
+        check_ranges(self, 0, inf, "perturb_cells")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
         for feature in self.features:

@@ -54,13 +54,86 @@ q_value | float64 | probability | Benjamini-Hochberg over all pairs
 """
 )
 
+GENE_PERTURBATIONS = columns("""
+gene | string | - | Symbol of the gene
+gene_id | string | - | Identifier of the gene in the model's vocabulary
+kind | string | - | delete: taken out of the input; overexpress: at the highest rank or value
+matched_to | string | - | Of a control gene: the perturbed gene that it is compared with; "" for perturbed genes
+n_cells | int64 | cells | Cells in which it was perturbed
+n_expressing | int64 | cells | Of the cells looked at, those that express it
+expression_rank | float64 | 1 | Mean place by expression among the genes of a cell: 0 is the most expressed, 1 the least
+shift | float64 | 1 | 1 - cosine of the cell embeddings (mean state of the last layer) before and after, over all genes but this one; mean over cells
+low | float64 | 1 | Lower end of the 95 % interval of the mean
+high | float64 | 1 | Upper end
+shift_with_gene | float64 | 1 | The same over all genes of each cell: this gene's own leaving, or moving, is part of it
+control_shift | float64 | 1 | Mean of `shift` over its control genes; NaN without any, and for control genes
+p_value | float64 | probability | One-sample t test over cells of its shift minus the mean of its control genes in the same cell: against these genes, not all genes; 1 with fewer than min_cells such cells, NaN for control genes
+q_value | float64 | probability | Benjamini-Hochberg over the perturbed genes
+n_features | int64 | features | Features of all measured layers that were tested
+n_responding | int64 | features | Of them, those that respond
+control_responding | float64 | features | Mean of `n_responding` over its control genes; NaN without any, and for control genes
+output_change | float64 | output | Mean size of the change of the model's output for the other genes, mean over cells; NaN without a head
+""")
+
+GENE_PERTURBATION_FEATURES = columns("""
+gene | string | - | Symbol of the perturbed gene
+kind | string | - | delete or overexpress
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature that responds
+n_cells | int64 | cells | Cells in which the gene was perturbed
+mean_delta | float64 | activation | Mean change of the feature over all genes but this one
+sd_delta | float64 | activation | Standard deviation of that change over cells
+snr | float64 | 1 | mean / sd
+low | float64 | activation | Lower end of the 95 % interval of the mean
+high | float64 | activation | Upper end
+clean | float64 | activation | Mean activation of the feature there in the undisturbed cell
+sign_agreement | float64 | share | Responding cells with the sign of the mean
+p_value | float64 | probability | One-sample t test over cells
+q_value | float64 | probability | Benjamini-Hochberg over all tested pairs of the layer, control genes included
+""")
+
+GENE_PERTURBATION_OUTPUTS = columns("""
+gene | string | - | Symbol of the perturbed gene
+kind | string | - | delete or overexpress
+target_gene | string | - | Gene whose output responds
+n_cells | int64 | cells | Cells that have both genes
+mean_delta | float64 | output | Mean change of the model's output for the target gene, where it stands
+sd_delta | float64 | output | Standard deviation of that change over cells
+snr | float64 | 1 | mean / sd
+clean | float64 | output | Mean output in the undisturbed cell
+sign_agreement | float64 | share | Responding cells with the sign of the mean
+p_value | float64 | probability | One-sample t test over cells
+q_value | float64 | probability | Benjamini-Hochberg over all tested pairs, control genes included
+""")
+
+FEATURE_GENE_SIMILARITY = columns("""
+source_layer | int64 | layer | Layer of the feature that is changed
+source_feature | int64 | index | Feature that is changed
+gene | string | - | Symbol of the gene that is perturbed
+gene_id | string | - | Identifier of the gene in the model's vocabulary
+is_top_gene | bool | - | Whether it is one of the feature's top genes; else a control gene, top gene of none of the features
+rank | int64 | rank | Its rank among the feature's top genes; 0 for control genes
+matched_to | string | - | Of a control gene: the top gene that it is compared with; "" for top genes
+n_cells | int64 | cells | Cells in which both were done
+n_features | int64 | features | Features above the source that either of both changes
+correlation | float64 | 1 | Rank correlation over these features of the mean changes by the feature and by the gene; NaN with fewer than min_cells cells, or where one of both changes nothing
+""")
+
 TABLES = {
     "intervention_effects": INTERVENTION_EFFECTS,
     "dose_response": DOSE_RESPONSE,
     "dose_trends": DOSE_TRENDS,
+    "gene_perturbations": GENE_PERTURBATIONS,
+    "gene_perturbation_features": GENE_PERTURBATION_FEATURES,
+    "gene_perturbation_outputs": GENE_PERTURBATION_OUTPUTS,
+    "feature_gene_similarity": FEATURE_GENE_SIMILARITY,
 }
 ROWS = {
     "intervention_effects": "a feature that responds to an intervention on another",
     "dose_response": "an edge at one dose of its source",
     "dose_trends": "an edge whose source got several doses",
+    "gene_perturbations": "a gene that was perturbed, or a control gene",
+    "gene_perturbation_features": "a feature that responds to the perturbation of a gene",
+    "gene_perturbation_outputs": "a gene whose output responds to the perturbation of another",
+    "feature_gene_similarity": "a feature, and one of its top genes or a control gene",
 }

@@ -39,5 +39,5 @@ STUDIES = (
     Study("faithfulness", "Do circuits carry what the model computes?"),
     Study("importance", "Do hubs matter more than other features?", "functional importance of hubs"),
     Study("attribution", "What drives a target?"),
-    Study("gene_perturbation", "Do features and genes act alike?", "in silico perturbation"),
+    Study("gene_perturbation", "Does perturbing a gene do what changing its feature does?", "in silico perturbation"),
 )

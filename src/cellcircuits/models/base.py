@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cellcircuits.errors import ModelError, SettingsError
+from cellcircuits.gene_edits import Perturbation
 from cellcircuits.positions import CleanStates, Positions
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
@@ -117,6 +118,25 @@ class Model(torch.nn.Module):
         return SettingsError(
             f"The model {self.name!r} has no output head here, so effects on its output cannot be measured. "
             "A plug-in offers one by `output_name`, `gene_outputs`, `mask` and `masked_loss`."
+        )
+
+    perturbations: tuple[Perturbation, ...] = ()
+    """What `perturb_gene` can do."""
+
+    def perturb_gene(self, tokens: Tokens, token_id: int, kind: Perturbation) -> Tokens:
+        """One cell with a gene deleted or over-expressed in what the model reads; see `gene_edits`.
+
+        Raises
+        ------
+        SettingsError
+            If the model cannot do this, or the token is no gene.
+        DataError
+            If the cell lacks the gene that is to be deleted, or has no other.
+        """
+        possible = " or ".join(f'"{one}"' for one in self.perturbations)
+        raise SettingsError(
+            f"The model {self.name!r} offers no gene perturbation of the kind {kind!r}. "
+            + (f"Use {possible}." if possible else "A plug-in offers some by `perturbations` and `perturb_gene`.")
         )
 
     def reference_hidden_states(self, tokens: Tokens) -> list[torch.Tensor] | None:

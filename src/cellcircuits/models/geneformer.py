@@ -19,6 +19,7 @@ from torch import nn
 from cellcircuits.checkpoints import check_weights, read_json, read_tensors
 from cellcircuits.counts import read_counts
 from cellcircuits.errors import DataError, ModelError
+from cellcircuits.gene_edits import Perturbation, delete_gene, overexpress_by_rank
 from cellcircuits.models.encoder import EncoderBlock, EncoderModel
 from cellcircuits.rank_tokens import GeneDictionaries, find_dictionaries, geneformer_tokens
 from cellcircuits.settings import CellsSettings
@@ -97,6 +98,16 @@ class Geneformer(EncoderModel):
         for state, row, masked in zip(hidden, ids.expand(len(hidden), -1), _rows(at, len(hidden)), strict=True):
             losses.append(F.cross_entropy(self.logits(state[masked]), row[masked]))
         return torch.stack(losses)
+
+    perturbations = ("delete", "overexpress")
+
+    def perturb_gene(self, tokens: Tokens, token_id: int, kind: Perturbation) -> Tokens:
+        """Without the gene, or with the gene at the highest rank."""
+        if kind == "delete":
+            return delete_gene(tokens, token_id)
+        if kind == "overexpress":
+            return overexpress_by_rank(tokens, token_id, self.max_length)
+        return super().perturb_gene(tokens, token_id, kind)
 
     def _mask_id(self) -> int:
         """Token of <mask>; 1 in all published dictionaries."""

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from cellcircuits.errors import ModelError
+from cellcircuits.gene_edits import Perturbation, delete_gene, overexpress_by_value
 from cellcircuits.models.encoder import EncoderBlock, EncoderModel
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
@@ -121,6 +122,16 @@ class PlantedModel(EncoderModel):
     def tokenize(self, adata: ad.AnnData, settings: CellsSettings | None = None, **changes: Any) -> Tokens:
         """Not possible: the cells are drawn together with the circuit."""
         raise ModelError("A planted model has cells of its own; use `planted(...).cells`.")
+
+    perturbations = ("delete", "overexpress")
+
+    def perturb_gene(self, tokens: Tokens, token_id: int, kind: Perturbation) -> Tokens:
+        """Without the gene, or with the gene at the largest value of the cell."""
+        if kind == "delete":
+            return delete_gene(tokens, token_id)
+        if kind == "overexpress":
+            return overexpress_by_value(tokens, token_id, tokens.ids.shape[1] + 1)
+        return super().perturb_gene(tokens, token_id, kind)
 
     def embed(self, tokens: Tokens) -> torch.Tensor:
         if tokens.values is None:

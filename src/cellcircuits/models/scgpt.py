@@ -19,6 +19,7 @@ from torch import nn
 from cellcircuits.checkpoints import check_weights, read_json, read_tensors
 from cellcircuits.counts import read_counts
 from cellcircuits.errors import DataError, ModelError, listed
+from cellcircuits.gene_edits import Perturbation, delete_gene, overexpress_by_value
 from cellcircuits.models.encoder import EncoderBlock, EncoderModel
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
@@ -112,6 +113,16 @@ class ScGPT(EncoderModel):
         error = (self.predicted_values(hidden) - torch.from_numpy(tokens.values).to(self.device)) ** 2
         masked = torch.from_numpy(at).to(self.device)
         return (error * masked).sum(-1) / masked.sum(-1)
+
+    perturbations = ("delete", "overexpress")
+
+    def perturb_gene(self, tokens: Tokens, token_id: int, kind: Perturbation) -> Tokens:
+        """Without the gene (as with a count of 0), or with the gene at the largest value of the cell."""
+        if kind == "delete":
+            return delete_gene(tokens, token_id)
+        if kind == "overexpress":
+            return overexpress_by_value(tokens, token_id, self.arguments["max_seq_len"])
+        return super().perturb_gene(tokens, token_id, kind)
 
     def predicted_values_from_cell(self, tokens: Tokens, hidden: torch.Tensor) -> torch.Tensor:
         """Expression predicted for each gene from the <cls> output alone (the MVC objective of pretraining).

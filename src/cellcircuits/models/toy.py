@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.counts import read_counts
+from cellcircuits.gene_edits import Perturbation, delete_gene
 from cellcircuits.models.base import Model
 from cellcircuits.settings import CellsSettings
 from cellcircuits.tokens import Tokens
@@ -123,6 +124,12 @@ class ToyModel(Model):
         masked = torch.from_numpy(at).expand(len(hidden), -1)
         logits = hidden @ self.drive.T
         return torch.stack([cross_entropy(row[m], genes[m]) for row, genes, m in zip(logits, ids, masked, strict=True)])
+
+    perturbations = ("delete",)
+
+    def perturb_gene(self, tokens: Tokens, token_id: int, kind: Perturbation) -> Tokens:
+        """Without the gene; genes have neither order nor value here, so none can be over-expressed."""
+        return delete_gene(tokens, token_id) if kind == "delete" else super().perturb_gene(tokens, token_id, kind)
 
     def saes(self) -> dict[int, SparseAutoencoder]:
         """Autoencoders that read each layer's features exactly (feature i of layer l is the i-th of that layer)."""
