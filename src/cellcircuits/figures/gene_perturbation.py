@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 30
 SCALE = 1000
+WIDE = 20
+"""Times that the largest shift is the smallest, from which on the axis is logarithmic."""
 
 
 def draw(found: Found) -> dict[str, Figure]:
@@ -69,7 +71,12 @@ def _shifts(table: pd.DataFrame, answer: Answer) -> Figure:
         axes.plot([SCALE * row.low, SCALE * row.high], [place, place], color=SUPPORTS, linewidth=1.5, zorder=3)
         axes.plot(SCALE * row.shift, place, "o", color=SUPPORTS, markersize=7, zorder=4)
     _finish(axes, [str(row.gene) for row in own.itertuples()], "(1 - cosine) x 1,000 of the cell embedding")
-    axes.set_xlim(left=min(0.0, SCALE * own["low"].min()))
+    shown = SCALE * table.loc[(table["n_cells"] > 0) & table["matched_to"].isin(["", *own["gene"]]), "shift"]
+    if 0 < WIDE * shown.min() < shown.max():
+        axes.set_xscale("log")
+        axes.set_xlim(left=shown.min() / 1.5)
+    else:
+        axes.set_xlim(left=min(0.0, SCALE * own["low"].min()))
     return figure
 
 
