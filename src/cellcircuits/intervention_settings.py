@@ -67,11 +67,17 @@ class InterventionSettings:
     dose_targets: int = 10
     """Dose response: strongest edges of each feature that are followed."""
 
+    interaction_pairs: int = 6
+    """Interactions: pairs of features in each panel; all pairs of named features up to so many."""
+    interaction_triplets: int = 2
+    """Interactions: triplets of features in each panel; all triplets of named features up to so many."""
+
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
         check_ranges(self, 1, inf, "n_features", "batch_size", "dose_targets")
         check_ranges(self, 2, inf, "min_cells")
         check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
+        check_ranges(self, 0, inf, "interaction_pairs", "interaction_triplets")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
         for feature in self.features:
