@@ -80,6 +80,10 @@ class InterventionSettings:
     min_cells. 0: all."""
     perturb_layers: list[int] = field(default_factory=list)
     """Gene perturbation: layers whose features are measured; empty: all with an autoencoder."""
+    interaction_pairs: int = 6
+    """Interactions: pairs of features in each panel; all pairs of named features up to so many."""
+    interaction_triplets: int = 2
+    """Interactions: triplets of features in each panel; all triplets of named features up to so many."""
 
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
@@ -88,6 +92,7 @@ class InterventionSettings:
         check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
         check_ranges(self, 1, inf, "perturb_controls", "perturb_top_genes")
         check_ranges(self, 0, inf, "perturb_cells")
+        check_ranges(self, 0, inf, "interaction_pairs", "interaction_triplets")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
         for feature in self.features:

@@ -131,7 +131,8 @@ def _read(folder: Path, name: str) -> Found:
 
 
 def _answer(stored: dict[str, Any]) -> Answer:
-    return Answer(**{name: nan if value is None else value for name, value in stored.items()})
+    known: dict[str, Any] = {name: nan if value is None else value for name, value in stored.items()}
+    return Answer(**known)
 
 
 def _caption(inputs: Inputs) -> str:

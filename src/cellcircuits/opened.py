@@ -50,7 +50,7 @@ class Structure:
 
 
 class Interventions:
-    """The tables of `interventions/` as attributes: dose_response, interactions ... (`tables.INTERVENTIONS`)."""
+    """The tables of `interventions/` as attributes: dose_response, group_interactions ... (`tables.INTERVENTIONS`)."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -61,7 +61,7 @@ def measure(layer: Layer, readouts: Sequence[str]) -> tuple[torch.Tensor, torch.
     if outside := [name for name in readouts if name in EVERYWHERE]:
         found |= _outside(layer, outside)
     changes, cleans = (torch.stack(part) for part in zip(*(found[name] for name in readouts), strict=True))
-    return changes.masked_fill_(changes.abs() <= _rounding(layer), 0.0), cleans
+    return changes.masked_fill_(changes.abs() <= rounding(layer), 0.0), cleans
 
 
 def _at_source(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,7 +88,7 @@ def _computed(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
     return averaging @ (layer.ablated - layer.passed) @ layer.sae.W_enc, layer.sae.pre_activations(was)
 
 
-def _rounding(layer: Layer) -> torch.Tensor:
+def rounding(layer: Layer) -> torch.Tensor:
     """(copy, target): how much a mean change may be without being one."""
     squares = layer.at.averaging(layer.ablated.dtype) @ layer.ablated.square()
     return ROUNDING * (squares @ layer.sae.W_enc.square()).sqrt()

@@ -118,6 +118,55 @@ n_cells | int64 | cells | Cells in which both were done
 n_features | int64 | features | Features above the source that either of both changes
 correlation | float64 | 1 | Rank correlation over these features of the mean changes by the feature and by the gene; NaN with fewer than min_cells cells, or where one of both changes nothing
 """)
+GROUP = """
+panel | string | - | "same pathway", "cross pathway", "random", "named", or "random directions" in the place of the members of the first panel
+members | string | - | The features that are changed together, as "layer:feature", joined by "+"
+n_members | int64 | features | 2 or 3
+contrast | string | - | "additivity": all together - the sum of each alone; "three-way": what singles and pairs of a triplet do not explain
+readout | string | - | "source": the activation; "pre": before TopK and the floor at 0
+"""
+
+GROUP_INTERACTIONS = columns(
+    GROUP
+    + """
+target_layer | int64 | layer | Layer of the feature that is measured
+target_feature | int64 | index | Feature that is measured
+n_cells | int64 | cells | Cells in which every member alone changes something
+clean | float64 | activation | Mean value of the target without the intervention, at the positions of any member
+alone_1 | float64 | activation | Mean change of the target there when the first member alone is changed
+alone_2 | float64 | activation | The same for the second member
+alone_3 | float64 | activation | The same for the third; NaN for pairs
+pair_12 | float64 | activation | Mean change by the first two of three members together; NaN for pairs
+pair_13 | float64 | activation | The same for the first and the third
+pair_23 | float64 | activation | The same for the second and the third
+joint | float64 | activation | Mean change by all members together
+expected | float64 | activation | What the contrast measures it against: joint - epsilon; for "additivity" the sum of the members alone
+epsilon | float64 | activation | Mean contrast over cells
+sd_epsilon | float64 | activation | Standard deviation of the contrast over cells
+low | float64 | activation | Lower end of the 95 % interval of the mean contrast
+high | float64 | activation | Upper end
+together | string | - | "more" if joint is larger in size than expected, else "less"
+both_readouts | bool | - | The other readout has an interaction of the same sign; if not, an interaction of readout "source" is the target's own threshold
+p_value | float64 | probability | One-sample t test of the contrast over cells
+q_value | float64 | probability | Benjamini-Hochberg over all groups, contrasts and targets of the readout
+"""
+)
+
+INTERACTION_GROUPS = columns(
+    GROUP
+    + """
+matched_set | int64 | index | Groups of different panels with the same number are matched in layers, firing rates and sizes
+serial | bool | - | An edge leads from one member to another, so that the sum counts a path twice
+n_cells | int64 | cells | Cells in which every member alone changes something
+n_tested | int64 | targets | Targets that any condition changes in any cell; 0 with fewer than min_cells
+n_interacting | int64 | targets | Of them, those with q <= max_q; for random directions of q among themselves
+n_more | int64 | targets | Of these, those that the members change more together than expected
+n_less | int64 | targets | Those that they change less
+relative_size | float64 | 1 | Mean size (absolute value) of the contrast / mean size of expected, over cells and tested targets; NaN where nothing is expected
+median_relative_size | float64 | 1 | Median over tested targets of that ratio of means over cells
+reached | float64 | 1 | Slope of the joint change on the expected one over cells and tested targets, without intercept; 1 if effects add up
+"""
+)
 
 TABLES = {
     "intervention_effects": INTERVENTION_EFFECTS,
@@ -127,6 +176,8 @@ TABLES = {
     "gene_perturbation_features": GENE_PERTURBATION_FEATURES,
     "gene_perturbation_outputs": GENE_PERTURBATION_OUTPUTS,
     "feature_gene_similarity": FEATURE_GENE_SIMILARITY,
+    "group_interactions": GROUP_INTERACTIONS,
+    "interaction_groups": INTERACTION_GROUPS,
 }
 ROWS = {
     "intervention_effects": "a feature that responds to an intervention on another",
@@ -136,4 +187,6 @@ ROWS = {
     "gene_perturbation_features": "a feature that responds to the perturbation of a gene",
     "gene_perturbation_outputs": "a gene whose output responds to the perturbation of another",
     "feature_gene_similarity": "a feature, and one of its top genes or a control gene",
+    "group_interactions": "a target on which members of a group interact",
+    "interaction_groups": "a contrast of a group of features at one readout",
 }
