@@ -53,9 +53,9 @@ def _genes(found: Found) -> Figure:
         edgecolors=colours[~filled],
         s=24,
         zorder=3,
-        label="not beyond them",
+        label="not beyond",
     )
-    axes.scatter(shown["random_mean"], place, marker="|", color=INK, s=40, zorder=2, label="mean of random directions")
+    axes.scatter(shown["random_mean"], place, marker="|", color=INK, s=40, zorder=2, label="their mean")
     _source_axis(axes, shown)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.set_xlabel("Mean change of the output, with its 95 % interval", fontsize=9)

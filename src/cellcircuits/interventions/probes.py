@@ -14,6 +14,7 @@ a readout that does not beat chance in them is not used.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -206,7 +207,7 @@ def _unlearnable(values: pd.Series) -> str:
 
 def learn(
     column: str, values: pd.Series, embedding: np.ndarray, penalty: float, seed: int
-) -> tuple[Probe, dict[str, object]]:
+) -> tuple[Probe, dict[str, Any]]:
     """The readout of a column from three quarters of the cells, and its row of the table `probes` but for `used`."""
     if is_number(values):
         y = values.to_numpy(dtype=float)
