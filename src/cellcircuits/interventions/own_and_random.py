@@ -55,7 +55,8 @@ def judged(own: Observations, compared: list[Observations], settings: Interventi
     found["random_mean"] = random.mean(axis=0) if len(random) else np.full(shape, np.nan)
     found["specific_z"], found["specific_q"] = np.full(shape, np.nan), np.full(shape, np.nan)
     if len(random) > FEWEST_DIRECTIONS:
-        beyond = against_random(compared[0].mean, random, (compared[0].n > 0).any(axis=1))
+        measured: np.ndarray = compared[0].n.sum(axis=1) > 0
+        beyond = against_random(compared[0].mean, random, measured)
         tested = found["tested"]
         found["specific_z"] = beyond.z
         found["specific_q"] = np.ones(shape)
