@@ -84,6 +84,20 @@ class InterventionSettings:
     """Interactions: pairs of features in each panel; all pairs of named features up to so many."""
     interaction_triplets: int = 2
     """Interactions: triplets of features in each panel; all triplets of named features up to so many."""
+    output_control_cells: int = 30
+    """Output effects: of the cells, how many are for random directions too; 0: all. Own and random directions are
+    compared in these."""
+    output_mask_share: float = 0.15
+    """Output effects: share of a cell's genes that are hidden from the model for the masked-gene loss."""
+    probe_columns: list[str] = field(default_factory=list)
+    """Output effects: obs columns that a linear readout of the last layer learns, labels (cell type) or numbers
+    (pseudotime); empty: the column by which the cells were grouped or drawn, or "cell_type"."""
+    probe_signature: list[str] = field(default_factory=list)
+    """Output effects: gene symbols whose mean output, against that of all other genes, is one more readout."""
+    probe_cells: int = 300
+    """Output effects: cells without interventions that the readouts learn from and are tested on; 0: all."""
+    probe_penalty: float = 20.0
+    """Output effects: penalty on squared weights of the readouts (ridge alpha; 1 / C of the logistic regression)."""
 
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
@@ -93,6 +107,9 @@ class InterventionSettings:
         check_ranges(self, 1, inf, "perturb_controls", "perturb_top_genes")
         check_ranges(self, 0, inf, "perturb_cells")
         check_ranges(self, 0, inf, "interaction_pairs", "interaction_triplets")
+        check_ranges(self, 0, inf, "output_control_cells", "probe_cells")
+        check_ranges(self, 0.01, 0.9, "output_mask_share")
+        check_ranges(self, 1e-6, inf, "probe_penalty")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
         for feature in self.features:

@@ -23,12 +23,16 @@ class Observations:
     def __init__(self, n_conditions: int, n_targets: int) -> None:
         self.sums = {name: np.zeros((n_conditions, n_targets)) for name in STATISTICS}
 
-    def add(self, rows: np.ndarray, x: np.ndarray, clean: np.ndarray) -> None:
-        """Add one cell: changes `x` (row, target) of the conditions `rows`, and clean values; NaN: not observed."""
+    def add(self, rows: np.ndarray, x: np.ndarray, clean: np.ndarray, targets: np.ndarray | None = None) -> None:
+        """Add one cell: changes `x` (row, target) of the conditions `rows`, and clean values; NaN: not observed.
+
+        With `targets`, each once, `x` has these alone, and the others are not observed.
+        """
+        where = rows if targets is None else np.ix_(rows, targets)
         known = np.isfinite(x)
         values, before = np.where(known, x, 0.0), np.where(known, clean, 0.0)
         for name, part in zip(STATISTICS, (known, values, values**2, values > 0, values < 0, before), strict=True):
-            self.sums[name][rows] += part
+            self.sums[name][where] += part
 
     @property
     def n(self) -> np.ndarray:
