@@ -166,6 +166,8 @@ relative_size | float64 | 1 | Mean size (absolute value) of the contrast / mean 
 median_relative_size | float64 | 1 | Median over tested targets of that ratio of means over cells
 reached | float64 | 1 | Slope of the joint change on the expected one over cells and tested targets, without intercept; 1 if effects add up
 """
+)
+
 SOURCE = """
 kind | string | - | What became of the source's activation: zero, mean, resample, scale, clamp or patch
 source_layer | int64 | layer | Layer of the feature that is changed
