@@ -85,6 +85,13 @@ def test_every_kind_is_what_it_says(small, change):
     ]
     if change.kind in ("zero", "mean", "clamp"):
         conditions.append(condition([(0, 1), (1, 4)], change, others=True))
+    # layers without a feature of the circuit: all of it is changed, or nothing
+    conditions.append(condition([(1, 4)], change, layers=[0]))
+    if change.kind in ("zero", "mean", "clamp"):
+        conditions += [
+            condition([(1, 4)], change, others=True, layers=[0]),
+            condition([], change, others=True, layers=[0, 1]),
+        ]
     cell = made.cells.take([2])
     clean = engine.clean(cell, conditions)
     seen = set()

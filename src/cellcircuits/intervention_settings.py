@@ -34,9 +34,9 @@ class InterventionSettings:
     n_features: int = 12
     """How many of those, evenly over the source layers."""
     kind: Literal["zero", "mean", "resample", "scale", "clamp", "patch"] = "zero"
-    """What becomes of a feature's activation, in all experiments but the dose response. "zero": 0. "mean", "resample":
-    its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or `amount`. "patch": its
-    mean at the same gene in the cells of `from_group`."""
+    """What becomes of a feature's activation, in all experiments but the dose response and faithfulness. "zero": 0.
+    "mean", "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or
+    `amount`. "patch": its mean at the same gene in the cells of `from_group`."""
     amount: float = 0.0
     """Factor of "scale", value of "clamp"."""
     positions: Literal["active", "all"] = "active"
@@ -55,6 +55,8 @@ class InterventionSettings:
     """Copies of a cell per pass, at most; changes speed and memory only."""
     random_directions: int = 8
     """Control directions per feature: random, of the norm of the feature's own."""
+    masked_share: float = 0.15
+    """Share of each cell's genes that are hidden where the loss of predicting them is measured; at least one gene."""
     max_q: float = 0.05
     """Largest Benjamini-Hochberg q of an effect."""
     min_cells: int = 10
@@ -98,6 +100,17 @@ class InterventionSettings:
     """Output effects: cells without interventions that the readouts learn from and are tested on; 0: all."""
     probe_penalty: float = 20.0
     """Output effects: penalty on squared weights of the readouts (ridge alpha; 1 / C of the logistic regression)."""
+    circuit_sizes: list[int] = field(default_factory=lambda: [10, 50, 250])
+    """Faithfulness: features of the circuits; those with the strongest edges come first."""
+    circuit_random: int = 29
+    """Faithfulness: random circuits that each is compared with; p is not below 1 / (1 + circuit_random)."""
+    circuit_cells: int = 4
+    """Faithfulness: cells, of those in which interventions are made, at random; 0: all."""
+
+    importance_hubs: int = 10
+    """Importance: sources with the most edges; named `features` take their place."""
+    importance_controls: int = 2
+    """Importance: features of the nearest firing rate that each hub is compared with."""
 
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
@@ -110,6 +123,12 @@ class InterventionSettings:
         check_ranges(self, 0, inf, "output_control_cells", "probe_cells")
         check_ranges(self, 0.01, 0.9, "output_mask_share")
         check_ranges(self, 1e-6, inf, "probe_penalty")
+        check_ranges(self, *PROBABILITY, "masked_share")
+        check_ranges(self, 2, inf, "circuit_random", "importance_hubs")
+        check_ranges(self, 1, inf, "importance_controls")
+        check_ranges(self, 0, inf, "circuit_cells")
+        if not self.circuit_sizes or min(self.circuit_sizes) < 1:
+            raise SettingsError(f"`circuit_sizes` needs numbers of features, 1 or more; found {self.circuit_sizes}.")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
         for feature in self.features:

@@ -45,7 +45,7 @@ class Condition:
     """
 
     features: tuple[tuple[int, tuple[int, ...]], ...]
-    """((layer, features), ...) in ascending order of layer."""
+    """((layer, features), ...) in ascending order of layer; a layer may have none, which matters with `others`."""
     change: Change = Change()
     others: bool = False
     """Change all features of these layers but these."""
@@ -64,13 +64,18 @@ class Condition:
 
 
 def condition(
-    features: Sequence[tuple[int, int]], change: Change | None = None, *, others: bool = False, random: int = -1
+    features: Sequence[tuple[int, int]],
+    change: Change | None = None,
+    *,
+    others: bool = False,
+    random: int = -1,
+    layers: Sequence[int] = (),
 ) -> Condition:
     """A `Condition` of (layer, feature) pairs in any order.
 
-    With `others` a layer is changed only if one of its features is named.
+    With `others` a layer is changed only if one of its features is named, or the layer itself in `layers`.
     """
-    by_layer: dict[int, set[int]] = {}
+    by_layer: dict[int, set[int]] = {int(layer): set() for layer in layers}
     for layer, feature in features:
         by_layer.setdefault(int(layer), set()).add(int(feature))
     named = tuple((layer, tuple(sorted(chosen))) for layer, chosen in sorted(by_layer.items()))

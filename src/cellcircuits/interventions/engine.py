@@ -28,6 +28,11 @@ from cellcircuits.positions import Positions
 from cellcircuits.settings import TraceSettings
 from cellcircuits.tokens import Tokens
 
+ACTIVATIONS_AT_ONCE = 8_000_000
+"""Activations of copies (copy x position x feature) that are held in memory together."""
+DRAWN_KINDS = ("resample", "patch")
+"""Kinds whose new values differ from position to position."""
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -79,14 +84,16 @@ class Intervener:
         "active": where one of its features is active; "all" positions, and all other features: every gene position.
         """
         genes = clean.states.cell.gene_mask[0]
-        active = {layer: clean.codes[layer].dense(self.saes[layer].n_features) for layer in _layers(conditions)}
+        active = {layer: clean.codes[layer].dense(self.saes[layer].n_features) > 0 for layer in _layers(conditions)}
         rows = []
         for condition in conditions:
+            if condition.others or condition.change.positions == "all":
+                rows.append(genes)
+                continue
             some = np.zeros(len(genes), dtype=bool)
             for layer in condition.layers:
-                chosen = torch.from_numpy(condition.of(layer))
-                some |= (active[layer][:, chosen] > 0).any(dim=1).cpu().numpy()
-            rows.append(genes if condition.others or condition.change.positions == "all" else genes & some)
+                some |= active[layer][:, torch.from_numpy(condition.of(layer))].any(dim=1).cpu().numpy()
+            rows.append(genes & some)
         return np.array(rows).reshape(len(conditions), len(genes))
 
     @torch.no_grad()
@@ -113,8 +120,7 @@ class Intervener:
     ) -> Iterator[Changed]:
         layers = _layers(conditions)
         first, last = layers[0], max(wanted)
-        code = clean.codes[first].dense(self.saes[first].n_features)
-        change = torch.stack([self._added(clean, first, code, one, number) for one in conditions])
+        change = self._added_by(clean, first, conditions, number)
         if first in wanted:
             yield Changed(rows, first, clean.states.hidden[first] + change)
         if last <= first:
@@ -149,23 +155,59 @@ class Intervener:
         copies = clean.states.cell.take(np.zeros(len(conditions), dtype=np.int64))
         for layer in range(layers[0] + 1, last + 1):
             ((_, hidden),) = self.model.run_layers(hidden, copies, layer, layer + 1)
-            if layer in layers:
-                hidden = torch.stack(
-                    [
-                        state + self._added_to(clean, layer, state, condition, number)
-                        if layer in condition.layers
-                        else state
-                        for state, condition in zip(hidden, conditions, strict=True)
-                    ]
+            concerned = [i for i, condition in enumerate(conditions) if layer in condition.layers]
+            if concerned:
+                states, some = hidden[concerned], [conditions[i] for i in concerned]
+                hidden = hidden.index_copy(
+                    0,
+                    torch.tensor(concerned, device=hidden.device),
+                    states + self._added_by(clean, layer, some, number, states),
                 )
             yield layer, hidden
 
-    def _added_to(
-        self, clean: CleanPass, layer: int, state: torch.Tensor, condition: Condition, number: int
+    def _added_by(
+        self,
+        clean: CleanPass,
+        layer: int,
+        conditions: list[Condition],
+        number: int,
+        states: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What a condition adds to a state (position, d_model) that differs from the clean one."""
-        sae = self.saes[layer]
-        return self._added(clean, layer, sae.encode(state).dense(sae.n_features), condition, number)
+        """(copy, position, d_model): what each condition adds to its state of a layer; None: all have the clean one."""
+        sae, added = self.saes[layer], []
+        clean_code = clean.codes[layer].dense(sae.n_features)[None]
+        step = max(1, ACTIVATIONS_AT_ONCE // clean_code.numel())
+        for start in range(0, len(conditions), step):
+            part = conditions[start : start + step]
+            if states is None:
+                code = clean_code.expand(len(part), -1, -1)
+            else:
+                code = sae.encode(states[start : start + step]).dense(sae.n_features)
+            alike = len({condition.change for condition in part}) == 1 and part[0].change.kind not in DRAWN_KINDS
+            if alike and all(condition.random < 0 for condition in part):
+                added.append(self._added_together(clean, layer, code, part, number))
+            else:
+                each = zip(code, part, strict=True)
+                added.append(torch.stack([self._added(clean, layer, one, chosen, number) for one, chosen in each]))
+        return torch.cat(added)
+
+    def _added_together(
+        self, clean: CleanPass, layer: int, code: torch.Tensor, conditions: list[Condition], number: int
+    ) -> torch.Tensor:
+        """As `_added`, of copies with activations `code` (copy, position, feature) and the same change: one product."""
+        cell, change = clean.states.cell, conditions[0].change
+        chosen = np.zeros((len(conditions), code.shape[-1]), dtype=bool)
+        for row, condition in enumerate(conditions):
+            chosen[row, condition.of(layer)] = True
+            chosen[row] ^= condition.others
+        some = np.flatnonzero(chosen.any(axis=0))
+        z = code if len(some) == code.shape[-1] else code[..., torch.from_numpy(some)]
+        new = self._new_values(layer, some, z, cell.ids[0], conditions[0], number)
+        moved = torch.from_numpy(chosen[:, None, some]).to(z.device)
+        if change.positions == "active":
+            moved = moved & (z > 0)
+        added = torch.where(moved, new - z, 0.0) @ self.saes[layer].W_dec[torch.from_numpy(some)]
+        return torch.where(torch.from_numpy(cell.gene_mask[0]).to(z.device)[:, None], added, 0.0)
 
     def _added(
         self, clean: CleanPass, layer: int, code: torch.Tensor, condition: Condition, number: int
@@ -204,7 +246,7 @@ class Intervener:
     def _vectors(self, layer: int, chosen: np.ndarray, random: int) -> torch.Tensor:
         """Directions (feature, d_model) of features: their own, or random ones of the same norm."""
         sae = self.saes[layer]
-        if random < 0:
+        if random < 0 or not len(chosen):
             return sae.W_dec[torch.from_numpy(chosen)]
         return torch.stack([self._random_direction(layer, int(feature), random) for feature in chosen])
 

@@ -56,6 +56,11 @@ class Inputs:
         return self.run.cells.take(self.cell_rows)
 
     @cached_property
+    def reference_cells(self) -> Tokens:
+        """Cells whose activations are put in the place of others."""
+        return self.run.cells.take(self._drawn(self.settings.from_group, self.settings.reference_cells, 1))
+
+    @cached_property
     def sources(self) -> list[Feature]:
         """Features to intervene on, in order of layer and number."""
         if self.settings.features:
@@ -66,10 +71,10 @@ class Inputs:
         """The engine; for changes that look at other cells, with what `features` do in them."""
         references = {}
         if (change or self.change).kind in WITH_REFERENCE:
-            rows = self._drawn(self.settings.from_group, self.settings.reference_cells, 1)
+            cells = self.reference_cells
             by_layer = {layer: np.array(chosen) for layer, chosen in self.by_layer(features).items()}
-            with self.progress.task("Activations in other cells", len(rows)) as advance:
-                references = measure_reference(self.model, self.run.cells.take(rows), self.saes, by_layer, advance)
+            with self.progress.task("Activations in other cells", len(cells)) as advance:
+                references = measure_reference(self.model, cells, self.saes, by_layer, advance)
         return Intervener(self.model, self.saes, references, self.settings.batch_size, self.settings.seed)
 
     @staticmethod

@@ -34,6 +34,8 @@ class Reference:
     ) -> torch.Tensor:
         """The new activations (position, feature) in the place of `z`, at positions whose tokens are `token_ids`.
 
+        "mean" takes copies too, (copy, position, feature).
+
         What is drawn depends on `seed` and the feature, so it is the same whatever else is changed.
 
         Raises
@@ -42,6 +44,8 @@ class Reference:
             If the samples of a feature were not asked for.
         """
         every = change.positions == "all"
+        if not len(features):
+            return z
         if change.kind == "mean":
             return (self.mean if every else self.mean_active).to(z)[torch.from_numpy(features)].expand_as(z)
         if change.kind == "patch":
@@ -90,19 +94,21 @@ class _Sums:
 
     def __init__(self, sae: SparseAutoencoder, chosen: np.ndarray) -> None:
         self.sae, self.chosen = sae, chosen
-        self.total = torch.zeros(sae.n_features, dtype=torch.float64)
-        self.firings = torch.zeros(sae.n_features, dtype=torch.long)
+        self.total, self.firings = np.zeros(sae.n_features), np.zeros(sae.n_features)
         self.parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {int(feature): [] for feature in chosen}
 
     def add(self, hidden: torch.Tensor, token_ids: np.ndarray) -> None:
         """Add gene positions (position, d_model) with their tokens."""
-        dense = self.sae.encode(hidden).dense(self.sae.n_features).cpu()
-        self.total += dense.double().sum(dim=0)
-        self.firings += (dense > 0).sum(dim=0)
+        code = self.sae.encode(hidden)
+        values, features = code.values.cpu().numpy().ravel(), code.indices.cpu().numpy().ravel()
+        self.total += np.bincount(features, values, minlength=len(self.total))
+        self.firings += np.bincount(features, values > 0, minlength=len(self.total))
+        if not self.parts:
+            return
+        dense = code.dense(self.sae.n_features).cpu().numpy()
         for feature in self.parts:
-            values = dense[:, feature].numpy()
-            at = np.flatnonzero(values > 0)
-            self.parts[feature].append((values[at], token_ids[at]))
+            at = np.flatnonzero(dense[:, feature] > 0)
+            self.parts[feature].append((dense[at, feature], token_ids[at]))
 
     def reference(self, genes: np.ndarray) -> Reference:
         """The same as values; `genes` (token,) is the number of positions of each gene."""
@@ -114,5 +120,6 @@ class _Sums:
             mean = np.divide(total, genes, out=np.full(len(genes), np.nan), where=genes > 0)
             samples[feature], by_gene[feature] = values, mean.astype(np.float32)
         n = int(genes.sum())
-        mean = (self.total / max(n, 1)).float()
-        return Reference(mean, (self.total / self.firings.clamp(min=1)).float(), samples, by_gene, n)
+        means = self.total / max(n, 1), self.total / np.maximum(self.firings, 1)
+        mean, mean_active = (torch.from_numpy(part).float() for part in means)
+        return Reference(mean, mean_active, samples, by_gene, n)
