@@ -13,7 +13,8 @@ from cellcircuits.intervention_settings import InterventionSettings
 from cellcircuits.intervention_tables import write_interventions
 from cellcircuits.interventions import faithfulness
 from cellcircuits.interventions.circuits import NEAREST, random_circuits, ranked_nodes
-from cellcircuits.interventions.masked_loss import draw_masks, loss_changes
+from cellcircuits.interventions.masked_loss import loss_changes
+from cellcircuits.masking import draw_masks
 from cellcircuits.models.planted import planted
 from cellcircuits.progress import Progress
 from tests.known_task import known_inputs

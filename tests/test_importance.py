@@ -13,7 +13,7 @@ from cellcircuits.figures import importance as figure
 from cellcircuits.intervention_settings import InterventionSettings
 from cellcircuits.intervention_tables import write_interventions
 from cellcircuits.interventions import importance
-from cellcircuits.interventions.masked_loss import draw_masks
+from cellcircuits.masking import draw_masks
 from cellcircuits.models.planted import planted
 from cellcircuits.progress import Progress
 from tests.known_task import known_inputs

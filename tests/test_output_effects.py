@@ -22,6 +22,7 @@ from cellcircuits.interventions.outputs import measure_outputs
 from cellcircuits.interventions.own_and_random import judged, own_is_larger
 from cellcircuits.interventions.probes import Readouts
 from cellcircuits.interventions.top_gene_effects import ask_top_genes, percentiles, permuted_means
+from cellcircuits.masking import draw_masks
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.progress import Progress
 from cellcircuits.settings import settings_from_dict
@@ -204,7 +205,7 @@ def test_genes_and_loss_are_what_slow_loops_find():
     saes, sources = random_saes(model, n_features=40, k=1), [(0, 1), (0, 3), (1, 19)]
     inputs = inputs_of(model, saes, cells, sources, random_directions=1, batch_size=2)
     found, loss = measure_outputs(inputs, Readouts()), output_loss.measure_loss(inputs)
-    engine = inputs.intervener(sources)
+    engine, masks = inputs.intervener(sources), draw_masks(cells, 0.15, 0)
     for direction in (0, 1):
         for row, source in enumerate(sources):
             vector = saes[source[0]].W_dec[source[1]] if direction == 0 else engine._random_direction(*source, 0)
@@ -218,7 +219,7 @@ def test_genes_and_loss_are_what_slow_loops_find():
                     change = after - slow_output(model, saes, cell, source, None, read)
                     for p in np.flatnonzero(cell.gene_mask[0]):
                         by_gene[int(cell.ids[0, p])].append(float(change[p]))
-                at = output_loss.hidden_positions(cell.gene_mask, 0.15, [0, 4, number])
+                at = masks[[number], : cell.ids.shape[1]]
                 assert at.sum() == 2 and not (at & ~cell.gene_mask).any()
                 hidden_cell = model.mask(cell, at)
                 read = lambda hidden, cell=cell, at=at: model.masked_loss(hidden, cell, at)[0]  # noqa: E731
@@ -407,7 +408,7 @@ def test_the_toy_run(toy_run: cc.OpenRun):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output_mask_share": 0.0}, "output_mask_share"),
+        ({"masked_share": 2.0}, "masked_share"),
         ({"probe_penalty": 0.0}, "probe_penalty"),
         ({"output_control_cells": -1}, "output_control_cells"),
     ],

@@ -89,8 +89,6 @@ class InterventionSettings:
     output_control_cells: int = 30
     """Output effects: of the cells, how many are for random directions too; 0: all. Own and random directions are
     compared in these."""
-    output_mask_share: float = 0.15
-    """Output effects: share of a cell's genes that are hidden from the model for the masked-gene loss."""
     probe_columns: list[str] = field(default_factory=list)
     """Output effects: obs columns that a linear readout of the last layer learns, labels (cell type) or numbers
     (pseudotime); empty: the column by which the cells were grouped or drawn, or "cell_type"."""
@@ -121,7 +119,6 @@ class InterventionSettings:
         check_ranges(self, 0, inf, "perturb_cells")
         check_ranges(self, 0, inf, "interaction_pairs", "interaction_triplets")
         check_ranges(self, 0, inf, "output_control_cells", "probe_cells")
-        check_ranges(self, 0.01, 0.9, "output_mask_share")
         check_ranges(self, 1e-6, inf, "probe_penalty")
         check_ranges(self, *PROBABILITY, "masked_share")
         check_ranges(self, 2, inf, "circuit_random", "importance_hubs")

@@ -24,8 +24,9 @@ from cellcircuits.interventions.changes import Change, Condition, condition
 from cellcircuits.interventions.circuits import ENDS, random_circuits, ranked_nodes
 from cellcircuits.interventions.engine import Intervener
 from cellcircuits.interventions.inputs import Inputs
-from cellcircuits.interventions.masked_loss import draw_masks, loss_changes, why_no_loss
+from cellcircuits.interventions.masked_loss import loss_changes, why_no_loss
 from cellcircuits.interventions.reference import measure_reference
+from cellcircuits.masking import draw_masks
 from cellcircuits.tables import empty_table, make_table
 
 MEAN = Change("mean", positions="all")

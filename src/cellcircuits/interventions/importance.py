@@ -18,7 +18,8 @@ from scipy.stats import t as t_distribution
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.interventions.changes import condition
 from cellcircuits.interventions.inputs import Feature, Inputs, most_edges
-from cellcircuits.interventions.masked_loss import draw_masks, loss_changes, why_no_loss
+from cellcircuits.interventions.masked_loss import loss_changes, why_no_loss
+from cellcircuits.masking import draw_masks
 from cellcircuits.selection import pair_by_firing_rate
 from cellcircuits.stats import benjamini_hochberg, one_sample_t, symmetric_mean_test
 from cellcircuits.tables import empty_table, make_table

@@ -7,7 +7,8 @@ import pandas as pd
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.interventions.inputs import Inputs
-from cellcircuits.interventions.output_loss import ask_loss, no_head
+from cellcircuits.interventions.masked_loss import why_no_loss
+from cellcircuits.interventions.output_loss import ask_loss
 from cellcircuits.interventions.outputs import Outputs, control_cells, measure_outputs
 from cellcircuits.interventions.own_and_random import judged, own_is_larger, responding
 from cellcircuits.interventions.probe_effects import ask_probes
@@ -39,7 +40,8 @@ def ask(inputs: Inputs) -> Found:
         table = _table(inputs, outputs, found, listed)
         answers = [_answer(inputs, outputs, found), *ask_top_genes(inputs, outputs, listed)]
     else:
-        table, answers = empty_table("output_effects"), [no_head("output_effects", ASKED, STATISTIC, inputs)]
+        table = empty_table("output_effects")
+        answers = [untestable("output_effects", ASKED, STATISTIC, why_no_loss(inputs.model, inputs.cells))]
     tables = {"output_effects": table, "output_loss": loss, "probes": probes, "probe_effects": effects}
     return Found(tables, [*answers, of_loss, *of_probes])
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cellcircuits.answers import Answer, untestable
-from cellcircuits.errors import ModelError
 from cellcircuits.interventions.inputs import Inputs
+from cellcircuits.interventions.masked_loss import loss_changes, why_no_loss
 from cellcircuits.interventions.observations import Observations
 from cellcircuits.interventions.own_and_random import by_direction, directions, judged, own_is_larger
+from cellcircuits.masking import draw_masks
 from cellcircuits.tables import empty_table, make_table
 
 ASKED = "Does the intervention make hidden genes harder to predict?"
@@ -32,12 +32,9 @@ COLUMNS = ["n_cells", "mean_delta", "sd_delta", "low", "high", "clean", "p_value
 
 def ask_loss(inputs: Inputs) -> tuple[pd.DataFrame, Answer]:
     """Table `output_loss`, and whether the loss rises more than by random directions."""
-    if not inputs.model.output_name:
-        return empty_table("output_loss"), no_head("output_effects", ASKED, STATISTIC, inputs)
-    try:
-        parts = measure_loss(inputs)
-    except ModelError as error:  # a vocabulary without a mask
-        return empty_table("output_loss"), untestable("output_effects", ASKED, STATISTIC, str(error))
+    if why := why_no_loss(inputs.model, inputs.cells):
+        return empty_table("output_loss"), untestable("output_effects", ASKED, STATISTIC, why)
+    parts = measure_loss(inputs)
     found = judged(parts[0], parts, inputs.settings)
     sources = np.array(inputs.sources, dtype=np.int64).reshape(-1, 2)
     columns = {"kind": inputs.settings.kind, "source_layer": sources[:, 0], "source_feature": sources[:, 1]}
@@ -45,38 +42,16 @@ def ask_loss(inputs: Inputs) -> tuple[pd.DataFrame, Answer]:
     return table, _answer(inputs, parts, table)
 
 
-def no_head(question: str, asked: str, statistic: str, inputs: Inputs) -> Answer:
-    """The answer where the model has no output."""
-    why = f"The model {inputs.model.name!r} has no output head here; a plug-in offers one by `gene_outputs` and others."
-    return untestable(question, asked, statistic, why)
-
-
-def hidden_positions(gene_mask: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
-    """bool (1, position): that share of a cell's gene positions (1, position), at least one, at random."""
-    genes = np.flatnonzero(gene_mask[0])
-    n = max(1, round(share * len(genes)))
-    at = np.zeros_like(gene_mask)
-    at[0, np.random.default_rng(seed).choice(genes, n, replace=False)] = True
-    return at
-
-
-@torch.no_grad()
 def measure_loss(inputs: Inputs) -> list[Observations]:
     """Of each direction the sums over cells, (source, 1)."""
-    settings, cells, model = inputs.settings, inputs.cells, inputs.model
-    conditions = directions(inputs.sources, inputs.change, min(inputs.settings.random_directions, LOSS_DIRECTIONS))
-    engine, sums = inputs.intervener(inputs.sources), Observations(len(conditions), 1)
+    settings, cells = inputs.settings, inputs.cells
+    conditions = directions(inputs.sources, inputs.change, min(settings.random_directions, LOSS_DIRECTIONS))
+    masks = draw_masks(cells, settings.masked_share, settings.seed)
     with inputs.progress.task("Hidden genes", len(cells)) as advance:
-        for number in range(len(cells)):
-            cell = cells.take([number])
-            at = hidden_positions(cell.gene_mask, settings.output_mask_share, [settings.seed, 4, number])
-            clean = engine.clean(model.mask(cell, at), conditions)
-            some = np.flatnonzero(engine.positions(clean, conditions).any(axis=1))
-            before = float(model.masked_loss(clean.states.hidden[model.n_layers - 1], cell, at)[0])
-            for changed in engine.run(clean, [conditions[row] for row in some], number):
-                after = model.masked_loss(changed.states, cell, at).double().cpu().numpy()[:, None]
-                sums.add(some[changed.rows], after - before, np.full_like(after, before))
-            advance(1)
+        change, before = loss_changes(inputs.intervener(inputs.sources), cells, masks, conditions, advance)
+    sums, every = Observations(len(conditions), 1), np.arange(len(conditions))
+    for x, clean in zip(change, before, strict=True):
+        sums.add(every, x[:, None], np.full((len(x), 1), clean))
     return by_direction(sums, len(inputs.sources))
 
 
@@ -97,6 +72,6 @@ def _answer(inputs: Inputs, parts: list[Observations], table: pd.DataFrame) -> A
         CHANCE if len(change) > 1 else "",
         p_value=own_is_larger(change, inputs.settings.seed),
         note=f"{int(enough.sum()):,} sources; the loss without interventions is {clean:.3g}. It rises with q ≤ "
-        f"{inputs.settings.max_q} for {int(harder.sum()):,}. {inputs.settings.output_mask_share:.0%} of a cell's genes "
+        f"{inputs.settings.max_q} for {int(harder.sum()):,}. {inputs.settings.masked_share:.0%} of a cell's genes "
         f"are hidden, the same with and without the intervention. Random directions of each: {len(change) - 1}.",
     )
