@@ -34,9 +34,9 @@ class InterventionSettings:
     n_features: int = 12
     """How many of those, evenly over the source layers."""
     kind: Literal["zero", "mean", "resample", "scale", "clamp", "patch"] = "zero"
-    """What becomes of a feature's activation, in all experiments but the dose response. "zero": 0. "mean", "resample":
-    its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or `amount`. "patch": its
-    mean at the same gene in the cells of `from_group`."""
+    """What becomes of a feature's activation, in all experiments but dose response and attribution. "zero": 0. "mean",
+    "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or `amount`.
+    "patch": its mean at the same gene in the cells of `from_group`."""
     amount: float = 0.0
     """Factor of "scale", value of "clamp"."""
     positions: Literal["active", "all"] = "active"
@@ -67,10 +67,25 @@ class InterventionSettings:
     dose_targets: int = 10
     """Dose response: strongest edges of each feature that are followed."""
 
+    attribution_target: str = ""
+    """Attribution: what is to be explained, a feature "layer:feature" or an output gene "gene:SYMBOL"; empty: the
+    feature with the most incoming edges."""
+    attribution_steps: int = 1
+    """Attribution: 1: the gradient of the undisturbed cell, one backward pass for all layers. More: integrated
+    gradients of so many steps for every layer."""
+    attribution_candidates: int = 20
+    """Attribution: features with the largest attribution that are then removed one by one."""
+    attribution_slice: int = 60
+    """Attribution: random features that are removed as well, to compare attribution with removal."""
+
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
         check_ranges(self, 1, inf, "n_features", "batch_size", "dose_targets")
         check_ranges(self, 2, inf, "min_cells")
+        check_ranges(self, 1, inf, "attribution_steps", "attribution_candidates")
+        check_ranges(self, 0, inf, "attribution_slice")
+        if self.attribution_target:
+            parse_target(self.attribution_target)
         check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise SettingsError(f"`experiments` must name some of {', '.join(EXPERIMENTS)}; found {self.experiments}.")
@@ -98,3 +113,22 @@ def parse_feature(text: str) -> tuple[int, int]:
     if not (layer.isdecimal() and feature.isdecimal()):
         raise SettingsError(f'A feature is written "layer:feature", for example "0:12"; found {text!r}.')
     return int(layer), int(feature)
+
+
+def parse_target(text: str) -> tuple[int, int] | str:
+    """(layer, feature) of "layer:feature", or the symbol of "gene:SYMBOL".
+
+    Raises
+    ------
+    SettingsError
+        If it is something else.
+    """
+    kind, _, symbol = text.partition(":")
+    if kind == "gene" and symbol:
+        return symbol
+    try:
+        return parse_feature(text)
+    except SettingsError:
+        raise SettingsError(
+            f'A target is written "layer:feature" or "gene:SYMBOL", for example "2:12" or "gene:CD3D"; found {text!r}.'
+        ) from None
