@@ -29,7 +29,17 @@ STRUCTURE = StructureSettings(max_cells=200, null_draws=200, rewirings=1)
 """Which features fire together, on fewer cells and with fewer draws than by default."""
 
 
-INTERVENTIONS = InterventionSettings(n_features=8, n_cells=40)
+INTERVENTIONS = InterventionSettings(
+    n_features=6,
+    n_cells=30,
+    random_directions=6,
+    interaction_pairs=3,
+    interaction_triplets=1,
+    output_control_cells=15,
+    circuit_random=19,
+    importance_hubs=6,
+    importance_controls=1,
+)
 """Interventions, on fewer features and cells than by default."""
 
 

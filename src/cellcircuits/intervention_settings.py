@@ -34,8 +34,8 @@ class InterventionSettings:
     n_features: int = 12
     """How many of those, evenly over the source layers."""
     kind: Literal["zero", "mean", "resample", "scale", "clamp", "patch"] = "zero"
-    """What becomes of a feature's activation, in all experiments but the dose response and faithfulness. "zero": 0.
-    "mean", "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or
+    """What becomes of a feature's activation, in all experiments but dose response, faithfulness and attribution. "zero":
+    0. "mean", "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or
     `amount`. "patch": its mean at the same gene in the cells of `from_group`."""
     amount: float = 0.0
     """Factor of "scale", value of "clamp"."""
@@ -109,11 +109,25 @@ class InterventionSettings:
     """Importance: sources with the most edges; named `features` take their place."""
     importance_controls: int = 2
     """Importance: features of the nearest firing rate that each hub is compared with."""
+    attribution_target: str = ""
+    """Attribution: what is to be explained, a feature "layer:feature" or an output gene "gene:SYMBOL"; empty: the
+    feature with the most incoming edges."""
+    attribution_steps: int = 1
+    """Attribution: 1: the gradient of the undisturbed cell, one backward pass for all layers. More: integrated
+    gradients of so many steps for every layer."""
+    attribution_candidates: int = 20
+    """Attribution: features with the largest attribution that are then removed one by one."""
+    attribution_slice: int = 60
+    """Attribution: random features that are removed as well, to compare attribution with removal."""
 
     def __post_init__(self) -> None:
         check_ranges(self, *PROBABILITY, "max_q")
         check_ranges(self, 1, inf, "n_features", "batch_size", "dose_targets")
         check_ranges(self, 2, inf, "min_cells")
+        check_ranges(self, 1, inf, "attribution_steps", "attribution_candidates")
+        check_ranges(self, 0, inf, "attribution_slice")
+        if self.attribution_target:
+            parse_target(self.attribution_target)
         check_ranges(self, 0, inf, "n_cells", "reference_cells", "random_directions", "seed")
         check_ranges(self, 1, inf, "perturb_controls", "perturb_top_genes")
         check_ranges(self, 0, inf, "perturb_cells")
@@ -152,3 +166,22 @@ def parse_feature(text: str) -> tuple[int, int]:
     if not (layer.isdecimal() and feature.isdecimal()):
         raise SettingsError(f'A feature is written "layer:feature", for example "0:12"; found {text!r}.')
     return int(layer), int(feature)
+
+
+def parse_target(text: str) -> tuple[int, int] | str:
+    """(layer, feature) of "layer:feature", or the symbol of "gene:SYMBOL".
+
+    Raises
+    ------
+    SettingsError
+        If it is something else.
+    """
+    kind, _, symbol = text.partition(":")
+    if kind == "gene" and symbol:
+        return symbol
+    try:
+        return parse_feature(text)
+    except SettingsError:
+        raise SettingsError(
+            f'A target is written "layer:feature" or "gene:SYMBOL", for example "2:12" or "gene:CD3D"; found {text!r}.'
+        ) from None

@@ -292,6 +292,34 @@ high | float64 | loss | Upper end
 p_value | float64 | probability | One-sample t test of the difference over cells; 1 with fewer than min_cells
 q_value | float64 | probability | Benjamini-Hochberg over all tested pairs
 """)
+ATTRIBUTED = """
+target | string | - | What is explained: "layer:feature" or "gene:SYMBOL"
+layer | int64 | layer | Layer of the feature
+feature | int64 | index | Feature that could drive the target
+n_cells_screened | int64 | cells | Screened cells with the target in which the feature is active
+attribution | float64 | target | Change of the target by removal of the feature as the gradient says, mean over those
+sd_attribution | float64 | target | Standard deviation of that over cells
+removed | float64 | state | Norm of what the removal takes from the residual stream, summed over positions, mean over those cells
+"""
+ATTRIBUTION = columns(ATTRIBUTED)
+
+REMOVED = (
+    ATTRIBUTED
+    + """
+n_cells | int64 | cells | Other cells with the target in which the feature is active: in these it is removed
+attribution_here | float64 | target | Mean attribution in these cells
+mean_delta | float64 | target | Mean change of the target by removal of the feature
+sd_delta | float64 | target | Standard deviation of that change over cells
+low | float64 | target | Lower end of the 95 % interval of the mean
+high | float64 | target | Upper end
+clean | float64 | target | Mean of the target there without the intervention
+p_value | float64 | probability | One-sample t test over cells
+q_value | float64 | probability | Benjamini-Hochberg over candidates and random slice together
+confirmed | bool | - | q is at most max_q, and the sign is that of the attribution
+"""
+)
+ATTRIBUTION_CANDIDATES = columns("rank | int64 | 1 | Place by the size of the attribution, from 1" + REMOVED)
+ATTRIBUTION_SLICE = columns(REMOVED)
 
 TABLES = {
     "intervention_effects": INTERVENTION_EFFECTS,
@@ -310,6 +338,9 @@ TABLES = {
     "faithfulness": FAITHFULNESS,
     "circuits_kept": CIRCUITS_KEPT,
     "importance": IMPORTANCE,
+    "attribution": ATTRIBUTION,
+    "attribution_candidates": ATTRIBUTION_CANDIDATES,
+    "attribution_slice": ATTRIBUTION_SLICE,
 }
 ROWS = {
     "intervention_effects": "a feature that responds to an intervention on another",
@@ -328,4 +359,7 @@ ROWS = {
     "faithfulness": "a circuit of one size that was kept alone, or removed",
     "circuits_kept": "a feature of the circuits",
     "importance": "a hub and a control",
+    "attribution": "a feature below the target, the 1,000 with the largest attribution",
+    "attribution_candidates": "one of the features with the largest attribution, removed in other cells",
+    "attribution_slice": "a random feature below the target, removed in other cells",
 }
