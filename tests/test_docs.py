@@ -82,6 +82,15 @@ def test_the_scanpy_example_runs(quick_demo, monkeypatch):
     assert (quick_demo / "cell_labels.png").stat().st_size > 10_000
 
 
+def test_the_example_of_an_intervention_runs(quick_demo, monkeypatch, capsys):
+    (code,) = blocks(ROOT / "docs" / "interventions.md", "python")
+    monkeypatch.chdir(quick_demo)
+    names: dict = {}
+    exec(compile(code, "interventions.md", "exec"), names)  # noqa: S102 - our own document
+    assert "largest change of a predicted value" in capsys.readouterr().out
+    assert names["change"].shape[0] == 2 and (names["change"].abs().amax(dim=1) > 0).all()
+
+
 def test_there_are_commands_to_check():
     assert len(commands()) >= 10
 

@@ -34,9 +34,9 @@ class InterventionSettings:
     n_features: int = 12
     """How many of those, evenly over the source layers."""
     kind: Literal["zero", "mean", "resample", "scale", "clamp", "patch"] = "zero"
-    """What becomes of a feature's activation, in all experiments but dose response, faithfulness and attribution. "zero":
-    0. "mean", "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as large, or
-    `amount`. "patch": its mean at the same gene in the cells of `from_group`."""
+    """What becomes of a feature's activation, in all experiments but dose response, faithfulness and attribution.
+    "zero": 0. "mean", "resample": its mean, or a random value, in other cells. "scale", "clamp": `amount` times as
+    large, or `amount`. "patch": its mean at the same gene in the cells of `from_group`."""
     amount: float = 0.0
     """Factor of "scale", value of "clamp"."""
     positions: Literal["active", "all"] = "active"
