@@ -30,7 +30,7 @@ STRUCTURE = StructureSettings(max_cells=200, null_draws=200, rewirings=1)
 
 
 INTERVENTIONS = InterventionSettings(
-    n_features=6,
+    n_features=8,
     n_cells=30,
     random_directions=6,
     interaction_pairs=3,

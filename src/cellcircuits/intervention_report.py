@@ -48,15 +48,16 @@ def _doses(found: Interventions) -> Table | None:
 
 
 def _interactions(found: Interventions) -> Table | None:
-    """The strongest interactions."""
+    """The largest interactions of the activation."""
     rows = found.group_interactions
+    rows = rows[rows["readout"] == "source"]
     if rows.empty:
         return None
     heading = "Interactions: effect of all together beside the sum of each alone"
     table = _table(heading, "changed", "target", "together", "expected", "difference", "q")
-    strongest = rows.assign(size=(rows["epsilon"] / rows["sd_epsilon"]).abs()).nlargest(SHOWN, "size")
-    for row in strongest.to_dict("records"):
-        values = (f"{row[name]:.2f}" for name in ("joint", "expected", "epsilon"))
+    largest = rows.assign(size=rows["epsilon"].abs()).nlargest(SHOWN, ["size", "n_cells"])
+    for row in largest.to_dict("records"):
+        values = (f"{row[name]:.3f}" for name in ("joint", "expected", "epsilon"))
         target = f"L{row['target_layer']} F{row['target_feature']}"
         table.add_row(f"{row['members']} ({row['panel']})", target, *values, probability(row["q_value"]))
     return table
