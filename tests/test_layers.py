@@ -12,7 +12,7 @@ import pytest
 import cellcircuits as cc
 
 PACKAGE = Path(cc.__file__).parent
-ABOVE = {"pipeline", "plan", "report", "demo", "commands", "cli", "structure_tables"}
+ABOVE = {"pipeline", "plan", "report", "demo", "commands", "cli", "structure_tables", "intervention_report"}
 """Modules that use the stages; all other modules outside of stages/ are the core."""
 
 

@@ -233,14 +233,14 @@ def test_several_seeds_cost_what_is_counted(model, tokens):
 @pytest.mark.parametrize("quality_cells", [0, 2, 50])
 def test_quality_costs_what_is_counted(model, tokens, monkeypatch, quality_cells):
     """Of 6 cells 5 are held out; the plan does not count padding, so there is none."""
-    monkeypatch.setattr("cellcircuits.quality.FINAL_BATCH", 1)
+    monkeypatch.setattr("cellcircuits.splicing.FINAL_BATCH", 1)
     saes = {layer: rarely_active() for layer in (0, 2)}
     held_out = tokens.take(np.arange(1, 6))
     counted = operations(lambda: measure_quality(model, held_out, saes, 1, quality_cells))
     sections = {"expansion": 2, "k": 6, "layers": [0, 2], "quality_cells": quality_cells, "held_out": 0.9}
     planned = costs(train=sections)["train quality"]
     assert planned.operations == pytest.approx(counted, rel=0.03)
-    assert planned.passes == 5 + 5 * min(quality_cells, 5)
+    assert planned.passes == 5 + 2 * 5 * min(quality_cells, 5)
 
 
 def test_taking_over_autoencoders_costs_no_passes():

@@ -114,6 +114,8 @@ def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) ->
     operations += (per_position + 2.0 * shape.d_model**2 * len(layers)) * held_out.sum()
     above = sum(shape.n_layers - 1 - layer for layer in layers)
     spliced = (shape.n_layers + 2 * above) * block_operations(shape, final) + per_position * final.sum()
+    # once for the final state, once more with masked genes for the loss
+    spliced *= 2
     batch = float(lengths.max())
     held = train.model_batch * (block_numbers(shape) + len(layers) * shape.d_model + n_features)
     in_model = FINAL_BATCH * (block_numbers(shape) + (len(layers) + 4) * shape.d_model + n_features)
@@ -121,7 +123,7 @@ def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) ->
     memory = shape.weight_bytes + (1 + others) * sae_bytes + BYTES * batch * max(held, in_model)
     memory += 8 * len(layers) * shape.d_model**2 + train.random_weights * shape.weight_bytes
     total = n_models * (operations + spliced) + others * per_position * held_out.sum()
-    passes = n_models * (len(held_out) + len(final) * (1 + 2 * len(layers)))
+    passes = n_models * (len(held_out) + 2 * len(final) * (1 + 2 * len(layers)))
     return StageCost("train", passes, total, memory, 0.0, "quality")
 
 

@@ -172,7 +172,7 @@ def _spearman(pairs: Pairs, size: np.ndarray, n_sources: int) -> np.ndarray:
     known = np.isfinite(pairs.score)
     columns = {"source": pairs.source[known], "score": pairs.score[known], "size": size[known]}
     # twice the ranks less their mean are whole numbers: their sums are exact, in whatever order threads add them
-    centred = 2 * pl.col("score", "size").rank("average").over("source") - (pl.len().over("source") + 1)
+    centred = pl.col("score", "size").rank("average").over("source") * 2 - (pl.len().over("source") + 1)
     ranks = pl.LazyFrame(columns).with_columns(centred.cast(pl.Int64))
     x, y = pl.col("score"), pl.col("size")
     sums = ranks.group_by("source").agg(xy=(x * y).sum(), xx=(x**2).sum(), yy=(y**2).sum(), n=pl.len())
