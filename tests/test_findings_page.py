@@ -11,7 +11,7 @@ from math import nan
 import pandas as pd
 import pytest
 
-from cellcircuits.answers import CHANCE, SUPPORTED, UNTESTABLE, Answer, judge, untestable
+from cellcircuits.answers import CHANCE, OPPOSITE, SUPPORTED, UNTESTABLE, Answer, judge, untestable
 from cellcircuits.cli import main
 from cellcircuits.comparison import compare_runs
 from cellcircuits.errors import CellCircuitsError, RunError, SettingsError
@@ -65,6 +65,23 @@ def test_numbers_stand_beside_chance():
     for verdict in (SUPPORTED, CHANCE, UNTESTABLE):
         assert f"1 {verdict}" in text
     assert "odds ratio: not available. Give gene sets." in text
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "p", "verdict"),
+    [
+        ("higher", 0.37, 0.001, SUPPORTED),
+        ("higher", 0.33, 0.001, OPPOSITE),
+        ("higher", 0.33, 0.4, CHANCE),
+        ("lower", 0.33, 0.001, SUPPORTED),
+        ("lower", 0.37, 0.001, OPPOSITE),
+        ("different", 0.33, 0.001, SUPPORTED),
+        ("different", 0.37, 0.001, SUPPORTED),
+    ],
+)
+def test_a_difference_to_the_other_side_is_no_support(claim, value, p, verdict):
+    found = judge([Answer("effects", "More?", "share", value, 0.35, p_value=p, claim=claim)], 0.05)
+    assert found["verdict"].tolist() == [verdict]
 
 
 def test_texts_are_no_markup():

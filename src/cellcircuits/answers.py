@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isfinite, nan
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from cellcircuits.tables import make_table
 
 SUPPORTED = "supported"
 CHANCE = "not distinguishable from chance"
+OPPOSITE = "the opposite is found"
 UNTESTABLE = "cannot be tested with these inputs"
 DESCRIPTION = "a description, not a test"
 
@@ -44,6 +46,8 @@ class Answer:
     unit: str = "1"
     """"share" is printed as a percentage."""
     note: str = ""
+    claim: Literal["different", "higher", "lower"] = "different"
+    """What a yes to the question says of `value`, beside `baseline`; a difference to the other side is the opposite."""
 
 
 def untestable(question: str, asked: str, statistic: str, note: str) -> Answer:
@@ -70,7 +74,7 @@ def judge(answers: list[Answer], max_q: float) -> pd.DataFrame:
         vars(answer) | {"q_value": q[i], "verdict": _verdict(answer, q[i], max_q)} for i, answer in enumerate(answers)
     ]
     names = [*Answer.__dataclass_fields__, "q_value", "verdict"]
-    return make_table("answers", pd.DataFrame(rows, columns=names))
+    return make_table("answers", pd.DataFrame(rows, columns=names).drop(columns="claim"))
 
 
 def _verdict(answer: Answer, q: float, max_q: float) -> str:
@@ -78,4 +82,8 @@ def _verdict(answer: Answer, q: float, max_q: float) -> str:
         return UNTESTABLE
     if not isfinite(q):
         return DESCRIPTION
-    return SUPPORTED if q <= max_q else CHANCE
+    if q > max_q:
+        return CHANCE
+    above = answer.value - answer.baseline
+    opposite = (answer.claim == "higher" and above < 0) or (answer.claim == "lower" and above > 0)
+    return OPPOSITE if opposite else SUPPORTED

@@ -13,12 +13,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from cellcircuits.answers import CHANCE, DESCRIPTION, SUPPORTED, UNTESTABLE
+from cellcircuits.answers import CHANCE, DESCRIPTION, OPPOSITE, SUPPORTED, UNTESTABLE
 
 TEMPLATES = Path(__file__).parent / "templates"
-MARKS = {SUPPORTED: "✓", CHANCE: "≈", UNTESTABLE: "?", DESCRIPTION: "i"}
+MARKS = {SUPPORTED: "✓", OPPOSITE: "✗", CHANCE: "≈", UNTESTABLE: "?", DESCRIPTION: "i"}
 """A sign beside each verdict, so that colour is not needed to tell them apart."""
-KINDS = {SUPPORTED: "supported", CHANCE: "chance", UNTESTABLE: "untestable", DESCRIPTION: "description"}
+KINDS = {
+    SUPPORTED: "supported",
+    OPPOSITE: "opposite",
+    CHANCE: "chance",
+    UNTESTABLE: "untestable",
+    DESCRIPTION: "description",
+}
 
 
 @dataclass(frozen=True)

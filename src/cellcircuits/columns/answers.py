@@ -17,7 +17,7 @@ published_is | string | - | The published statistic, and why it may mislead
 unit | string | - | Unit of value, baseline, low, high and published
 note | string | - | What a reader must know, or what is missing
 q_value | float64 | probability | Benjamini-Hochberg over all tested answers of the report
-verdict | string | - | "supported", "not distinguishable from chance", "cannot be tested with these inputs", or "a description, not a test"
+verdict | string | - | "supported", "the opposite is found", "not distinguishable from chance", "cannot be tested with these inputs", or "a description, not a test"
 """)
 
 TABLES = {"answers": ANSWERS}

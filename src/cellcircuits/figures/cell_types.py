@@ -22,7 +22,7 @@ def draw(found: Found) -> dict[str, Figure]:
     """{"cell_types": figure}: every two groups (those with the most edges), found and by equal effects."""
     answer = found.answers[0]
     table = found.tables.get("cell_types")
-    heading, subtitle = "Do groups of cells share their edges?", ""
+    heading, subtitle = "Edges that groups of cells share", ""
     if table is not None and np.isfinite(answer.value):
         heading = (
             f"Groups of cells share {answer.value:.0%} of their edges; {answer.baseline:.0%} if effects were equal"

@@ -173,6 +173,7 @@ def _rank_answer(evidence: Evidence, settings: FindingsSettings) -> Answer:
         low,
         high,
         symmetric_mean_test(rho, settings.seed),
+        claim="lower",
         note=f"{len(rho):,} sources with edges and at least three target layers. Target layers are shared by the "
         "sources: a layer whose features respond more readily is near for some and far for others.",
     )
@@ -204,6 +205,7 @@ def _distance_answer(evidence: Evidence, settings: FindingsSettings) -> Answer:
         low,
         high,
         symmetric_mean_test(per_source[:, 0] - per_source[:, 1], settings.seed),
+        claim="lower",
         published=float(curve @ distance / curve.sum()),
         published_is=PUBLISHED,
         unit="layers",

@@ -20,7 +20,7 @@ from cellcircuits.stats import cluster_bootstrap, one_sample_t, sign_flip
 from cellcircuits.tables import make_table
 
 QUESTION = "cell_types"
-ASKED = "Do groups of cells share their edges?"
+ASKED = "Do groups of cells share fewer edges than groups with the same effects would?"
 STATISTIC = "edges of both groups / edges of either (Jaccard), over all pairs of groups"
 EXPECTED_IS = (
     "two groups of these numbers of cells with the same effects: each finds an edge with the power of its own cells"
@@ -176,6 +176,7 @@ def _jaccard_answer(pairs: pd.DataFrame, edges: pd.DataFrame, folds: str, settin
         low=whole["jaccard_low"],
         high=whole["jaccard_high"],
         p_value=whole["p_value"],
+        claim="lower",
         published=float(np.mean(known)) if known else float("nan"),
         published_is="mean Jaccard index over pairs of groups, with sources that could be tested in one group only",
         unit="share",

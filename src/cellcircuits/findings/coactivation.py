@@ -203,6 +203,7 @@ def _answers(parts: list[pd.DataFrame], overlap: pd.DataFrame, settings: Finding
         low,
         high,
         symmetric_mean_test((compared["concordant"] - compared["n_pairs"] / 2).to_numpy(), settings.seed),
+        claim="higher",
         note=f"{len(compared):,} sources, {int(compared['n_edges'].sum()):,} edges. Near 0.5, edges are not read off "
         "co-activation; near 1, a table of co-activation would have given them without any ablation.",
     )
@@ -227,6 +228,7 @@ def _rank_answer(sources: pd.DataFrame, statistic: str, settings: FindingsSettin
         low,
         high,
         symmetric_mean_test(sums[:, 0], settings.seed),
+        claim="higher",
     )
 
 

@@ -199,6 +199,7 @@ def _correlation_answer(
         low=low,
         high=high,
         p_value=float(found.p_weights[number]),
+        claim="higher",
         published=r**2,
         published_is="R2 of |snr| on the largest |r|, genes with themselves included; near its ceiling for most edges",
         note=note,
@@ -221,6 +222,7 @@ def _auroc_answer(found: Candidates, settings: FindingsSettings, rng: np.random.
         low=low,
         high=high,
         p_value=found.p_auroc,
+        claim="higher",
         note=f"{found.n_edges:,} edges of {len(found.compared):,} sources. The interval resamples sources.",
     )
 

@@ -217,6 +217,7 @@ def _answer(
         low=row["interval_low"],
         high=row["interval_high"],
         p_value=row[f"{against}_p"],
+        claim="higher",
         published=published,
         published_is=published_is,
         unit="share" if row["measure"] == SHARED else "1",

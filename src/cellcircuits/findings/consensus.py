@@ -220,6 +220,7 @@ def _answers(row: dict) -> list[Answer]:
         low=row["interval_low"],
         high=row["interval_high"],
         p_value=row["p_value"],
+        claim="higher",
         published=row["published_enrichment"],
         published_is="" if every else PUBLISHED,
         unit="ratio",
@@ -256,6 +257,7 @@ def _sign_answer(row: dict, who: str) -> Answer:
         low=row["sign_low"],
         high=row["sign_high"],
         p_value=row["sign_p_value"],
+        claim="higher",
         unit="share",
         note=f"{row['n_same_sign']:,} of {row['n_shared']:,} shared pairs. The published consensus ignores the sign.",
     )
@@ -277,6 +279,7 @@ def _held_answer(row: dict) -> Answer:
         low=row["interval_low"],
         high=row["interval_high"],
         p_value=row["p_value"],
+        claim="higher",
         unit="share",
         note=f"Recall {row['recall']:.1%}, by chance {row['expected_recall']:.1%}.",
     )

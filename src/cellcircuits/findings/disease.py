@@ -255,6 +255,7 @@ def _degree_answer(
         low=float(np.exp(row["low"])),
         high=float(np.exp(row["high"])),
         p_value=float(row["p_value"]),
+        claim="higher",
         published=medians[0] / medians[1] if medians[1] > 0 else np.nan,
         published_is=f"ratio of the medians ({medians[0]:g} and {medians[1]:g} edges), nothing adjusted for: features "
         "that fire often have more edges and more genes",
@@ -291,6 +292,7 @@ def _same_answer(
         low=low / expected,
         high=high / expected,
         p_value=mixing.total_p,
+        claim="higher",
         published=same_disease_odds(evidence, edges, called),
         published_is="odds ratio of sharing a disease x being an edge over all pairs, without strata (of one run: "
         "edges in the place of the published consensus)",

@@ -260,6 +260,7 @@ def _reciprocal_answer(evidence: Evidence, counts: np.ndarray, draws: Draws) -> 
         baseline=float(np.nanmean(draws.reciprocal)),
         baseline_is="sources, edges and layers kept; labels of targets exchanged within layer and firing rate",
         p_value=p_two_sided(value, draws.reciprocal),
+        claim="higher",
         published=reciprocal_share(published),
         published_is=(
             f"the same of the {STRONGEST} strongest edges of each source and target layer, called feedback loops: "

@@ -249,6 +249,7 @@ def _answers(row: dict, degrees: Degrees) -> list[Answer]:
             low=row["spearman_low"],
             high=row["spearman_high"],
             p_value=row["spearman_p"],
+            claim="higher",
             note="Features that fire in more cells are measured more precisely: with a correlation near 1, hubs are "
             "first of all features that fire often.",
         ),

@@ -239,6 +239,7 @@ def _answers(row: dict) -> list[Answer]:
         low=row["interval_low"],
         high=row["interval_high"],
         p_value=row["p_value"],
+        claim="higher",
         published=row["published_ratio"],
         published_is=PUBLISHED,
         unit="ratio",
@@ -257,6 +258,7 @@ def _answers(row: dict) -> list[Answer]:
         low=row["common_low"],
         high=row["common_high"],
         p_value=row["common_p_value"],
+        claim="higher",
         unit="ratio",
         note=f"{row['n_common_pairs']:,} pairs of gene programs, by the same edges.",
     )

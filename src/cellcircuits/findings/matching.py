@@ -201,6 +201,7 @@ def _effect_answers(row: dict) -> list[Answer]:
         low=row["sign_low"],
         high=row["sign_high"],
         p_value=row["sign_p_value"],
+        claim="higher",
         unit="share",
         note=f"{row['n_found']:,} edges.",
     )
@@ -214,6 +215,7 @@ def _effect_answers(row: dict) -> list[Answer]:
         low=row["correlation_low"],
         high=row["correlation_high"],
         p_value=row["correlation_p_value"],
+        claim="higher",
         note=f"{row['n_found']:,} edges.",
     )
     return [sign, size] if np.isfinite(row["snr_correlation"]) else [sign]

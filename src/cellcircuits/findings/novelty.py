@@ -183,6 +183,7 @@ def _edges_answer(compared: MatchedTargets, published: float, coverage: str, set
         low=low,
         high=high,
         p_value=p_two_sided(compared.mean("known"), compared.draws["known"]),
+        claim="higher",
         published=published,
         published_is=(
             f"share novel of the {STRONGEST} strongest edges of each source and target layer with two labels: fewer "

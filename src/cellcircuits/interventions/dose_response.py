@@ -14,6 +14,7 @@ from cellcircuits.stats import benjamini_hochberg, one_sample_t, symmetric_mean_
 from cellcircuits.tables import TABLES, make_table
 
 ASKED = "Do effects grow with the dose?"
+LINEAR_ASKED = "Do effects depart from proportion to the dose?"
 TREND = "Mean over sources of the rank correlation of dose and effect above dose 1, against the direction of removal"
 CHANCE = "no trend: doses in random order within every cell have a mean of 0; sources are the units"
 CONFIDENCE_Z = 1.959963984540054
@@ -179,6 +180,7 @@ def _trend_answer(inputs: Inputs, trends: pd.DataFrame) -> Answer:
         0.0,
         CHANCE,
         p_value=symmetric_mean_test(per_source, inputs.settings.seed),
+        claim="higher",
         note=f"{len(per_source):,} sources, {len(tested):,} edges, {tested['monotone'].mean():.0%} of them monotone "
         f"over all doses; trend with q ≤ {inputs.settings.max_q} for "
         f"{(tested['q_value'] <= inputs.settings.max_q).sum():,}.",
@@ -190,11 +192,11 @@ def _linear_answer(inputs: Inputs, trends: pd.DataFrame) -> Answer:
     tested = _tested(inputs, trends)
     if tested.empty:
         why = "No source is active in enough cells."
-        return untestable("dose_response", "Are effects proportional to the dose?", statistic, why)
+        return untestable("dose_response", LINEAR_ASKED, statistic, why)
     per_source = _per_source(tested, tested["of_linear"])
     return Answer(
         "dose_response",
-        "Are effects proportional to the dose?",
+        LINEAR_ASKED,
         statistic,
         float(np.median(per_source)),
         1.0,

@@ -14,7 +14,7 @@ from cellcircuits.settings import EdgesSettings
 from cellcircuits.stats import symmetric_mean_test
 from cellcircuits.tables import make_table
 
-ASKED = "What does the intervention do to the features above?"
+ASKED = "Does the intervention move more of the features above than a random direction does?"
 STATISTIC = "Share of tested pairs of a source and a feature above it that respond"
 CHANCE = "the same of one random direction of the same norm in the place of each source's own; sources are the units"
 NAMES = ["n_cells", "mean_delta", "sd_delta", "snr", "low", "high", "clean", "sign_agreement", "p_value", "q_value"]
@@ -90,6 +90,7 @@ def _answer(inputs: Inputs, responding: np.ndarray, tested: np.ndarray) -> Answe
         float(responding[1].sum() / max(tested[1].sum(), 1)),
         CHANCE,
         p_value=symmetric_mean_test(share[0] - share[1], inputs.settings.seed),
+        claim="higher",
         unit="share",
         note=f'{int(known.sum()):,} sources, intervention "{inputs.settings.kind}" at {inputs.settings.positions} '
         f"positions, {len(inputs.cells):,} cells. A pair responds at q ≤ {inputs.settings.max_q} with |mean / sd| "

@@ -172,6 +172,7 @@ def _answer(inputs: Inputs, table: pd.DataFrame, published: tuple[float, float])
         float(mean["difference"] - error),
         float(mean["difference"] + error),
         p_value=symmetric_mean_test(hubs["difference"].to_numpy(), settings.seed),
+        claim="higher",
         published=published[0],
         published_is=PUBLISHED,
         note=f"{n:,} {'named features' if settings.features else 'hubs'}, {len(tested):,} pairs with a control, "

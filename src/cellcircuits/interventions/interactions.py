@@ -154,7 +154,7 @@ def _known(table: pd.DataFrame, column: str, readout: str = "source") -> pd.Data
 
 
 def _sum_answer(inputs: Inputs, own: pd.DataFrame, tests: ContrastTests) -> Answer:
-    asked = "Do features together do what the sum of them does?"
+    asked = "Do features together do something else than the sum of them?"
     reached, before = (_known(own, "reached", readout)["reached"].to_numpy() for readout in READOUTS)
     if not len(reached):
         return untestable("interactions", asked, REACHED, "No member of any group changes anything above it.")
@@ -204,6 +204,7 @@ def _panel_answer(inputs: Inputs, table: pd.DataFrame, first: str, other: str) -
         float(matched.mean()),
         f"{words}, matched one by one; matched groups are the units",
         p_value=symmetric_mean_test(own - matched, inputs.settings.seed),
+        claim="higher",
         note=f"{len(own):,} matched groups. Before TopK and the floor at 0: {before[0]:.3f} against {before[1]:.3f}.",
     )
 

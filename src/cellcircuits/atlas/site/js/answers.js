@@ -5,6 +5,7 @@ import { number, percent, probability } from "./format.js";
 
 const VERDICTS = {
   supported: ["●", "yes"],
+  "the opposite is found": ["✗", "opposite"],
   "not distinguishable from chance": ["○", "chance"],
   "cannot be tested with these inputs": ["–", "missing"],
   "a description, not a test": ["■", "description"],
