@@ -18,7 +18,7 @@ demo: install
 
 # Files of tests side by side; a second thread in each would only be waited for.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The gates: linting, formatting, types. The documents are checked by the tests.
 check: install

@@ -131,6 +131,8 @@ def load(arguments: argparse.Namespace) -> tuple[cc.Model, cc.Tokens, cc.Tokens,
         model = cc.load_model(arguments.family, arguments.path)
         tokens = model.tokenize(cc.demo_cells()[: arguments.cells])
     fitted, held_out = (tokens.take(rows) for rows in split_cells(len(tokens), HELD_OUT, 0))
+    # the first optimiser of a process loads seconds of code, on both sides
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])
     return model, fitted, held_out, list(range(model.n_layers))
 
 

@@ -27,6 +27,12 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 SPECIAL_V2 = ("<pad>", "<mask>", "<cls>", "<eos>")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: side by side, the last to begin should be short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real public data; tests that need it are skipped on machines without it."""

@@ -29,9 +29,11 @@ class Learner:
     silent_for: torch.Tensor
     """int64 (feature,): positions seen since the feature fired."""
 
-    def __init__(self, module: nn.Module, n_features: int, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, n_features: int, settings: TrainSettings, device: torch.device, fused: bool = False
+    ) -> None:
         self.module, self.settings, self.device = module.to(device), settings, device
-        self.optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+        self.optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, fused=fused)
         self.silent_for = torch.zeros(n_features, dtype=torch.long, device=device)
 
     @abstractmethod
@@ -114,8 +116,12 @@ class TopKLearner(Learner):
     def __init__(self, d_model: int, settings: TrainSettings, device: torch.device) -> None:
         sae = TopKSAE(d_model, settings.expansion * d_model, settings.k)
         sae.b_in = sae.b_dec  # one parameter, as in SAELens: what is subtracted is what is added back
-        super().__init__(sae, sae.n_features, settings, device)
         self.gathers = sparse_products.pays(sae.n_features, sae.k, device)
+        if self.gathers:
+            # a feature's weights side by side, as their gradient is: nothing has to be turned over in a step
+            sae.W_enc = nn.Parameter(sae.W_enc.detach().T.contiguous().T)
+        # one pass over the weights in a step, which counts where products are few
+        super().__init__(sae, sae.n_features, settings, device, fused=self.gathers)
 
     @torch.no_grad()
     def begin(self, activations: torch.Tensor, directions: torch.Tensor) -> None:
@@ -147,7 +153,8 @@ class TopKLearner(Learner):
             self.count_silence(fired, len(hidden))
 
     def finished(self) -> SparseAutoencoder:
-        """The module itself: nothing has to be folded."""
+        """The module itself, with its weights in the order in which they are read from a file."""
+        self.module.W_enc = nn.Parameter(self.module.W_enc.detach().contiguous())
         return self.module.eval().requires_grad_(False)
 
 

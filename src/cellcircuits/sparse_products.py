@@ -7,7 +7,7 @@ places. Here they cost 8 d k: rows are gathered and added up. On CPUs, and where
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -15,27 +15,42 @@ from torch.nn.functional import embedding_bag
 from cellcircuits.settings import SPARSE_FEATURES_PER_ACTIVE
 from cellcircuits.top_k import top_k_indices
 
+POSITIONS_AT_ONCE = 512
+Entries = tuple[torch.Tensor, torch.Tensor]
+"""Values and features of the active entries, each (position, k)."""
+
 
 def pays(n_features: int, k: int, device: torch.device) -> bool:
     """Whether gathering rows is faster than dense products."""
     return device.type == "cpu" and n_features >= SPARSE_FEATURES_PER_ACTIVE * k
 
 
-def _summed_rows(
-    table: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, n_features: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+class _Order(NamedTuple):
+    """Active entries in the order of their features."""
+
+    order: torch.Tensor
+    """int64 (position x entry,): place of each among the entries of all positions."""
+    rows: torch.Tensor
+    """int64 (position x entry,): its position."""
+    starts: torch.Tensor
+    """int64 (feature,): first entry of each feature."""
+
+
+def _by_feature(indices: torch.Tensor, n_features: int) -> _Order:
+    """Order of the entries of `indices` (position, entry)."""
+    order = indices.flatten().argsort(stable=True)
+    ends = torch.bincount(indices.flatten(), minlength=n_features).cumsum(0)
+    rows = torch.div(order, indices.shape[1], rounding_mode="floor")
+    return _Order(order, rows, torch.cat([ends.new_zeros(1), ends[:-1]]))
+
+
+def _summed_rows(table: torch.Tensor, weights: torch.Tensor, by_feature: _Order) -> torch.Tensor:
     """For each feature the weighted sum of the rows of `table` (position, width) at which it is active.
 
-    `weights` and `indices` are (position, entry). Returns (feature, width), and the sum of each feature's weights.
+    `weights` are (position, entry). Returns (feature, width).
     """
-    order = indices.flatten().argsort(stable=True)
-    rows = torch.div(order, indices.shape[1], rounding_mode="floor")
-    ends = torch.bincount(indices.flatten(), minlength=n_features).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    sorted_weights = weights.flatten()[order]
-    sums = embedding_bag(rows, table, starts, per_sample_weights=sorted_weights, mode="sum")
-    total = torch.zeros(n_features, dtype=weights.dtype).index_add_(0, indices.flatten(), weights.flatten())
-    return sums, total
+    ordered = weights.flatten()[by_feature.order]
+    return embedding_bag(by_feature.rows, table, by_feature.starts, per_sample_weights=ordered, mode="sum")
 
 
 def _chosen_products(left: torch.Tensor, rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -55,6 +70,19 @@ def _chosen_products(left: torch.Tensor, rows: torch.Tensor, indices: torch.Tens
     return torch.empty_like(found).scatter_(1, order, found)
 
 
+def _largest(centred: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int) -> Entries:
+    """The k largest entries of centred W_enc + b_enc, for few enough positions at a time to stay in a cache."""
+    n = len(centred)
+    values, indices = centred.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
+    pre = centred.new_empty(min(n, POSITIONS_AT_ONCE), len(b_enc))
+    for start in range(0, n, POSITIONS_AT_ONCE):
+        some = slice(start, min(start + POSITIONS_AT_ONCE, n))
+        part = torch.mm(centred[some], W_enc, out=pre[: some.stop - start]).add_(b_enc)
+        indices[some] = top_k_indices(part, k)
+        torch.gather(part, -1, indices[some], out=values[some])
+    return values, indices
+
+
 class _Encode(torch.autograd.Function):
     """The k largest entries of (hidden - shift) W_enc + b_enc, with gradients of all three weights."""
 
@@ -62,17 +90,18 @@ class _Encode(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, shift: torch.Tensor, k: int):
         """(values, indices), each (position, k)."""
         centred = hidden - shift
-        pre = torch.addmm(b_enc, centred, W_enc)
-        indices = top_k_indices(pre, k)
+        values, indices = _largest(centred, W_enc, b_enc, k)
         ctx.save_for_backward(centred, indices, W_enc)
         ctx.mark_non_differentiable(indices)
-        return pre.gather(-1, indices), indices
+        return values, indices
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor):
         """Of the weights; none of the activations."""
         centred, indices, W_enc = ctx.saved_tensors
-        of_encoder, of_bias = _summed_rows(centred, gradients[0].contiguous(), indices, W_enc.shape[1])
+        n_features = W_enc.shape[1]
+        of_encoder = _summed_rows(centred, gradients[0], _by_feature(indices, n_features))
+        of_bias = gradients[0].new_zeros(n_features).index_add_(0, indices.flatten(), gradients[0].flatten())
         return None, of_encoder.T, of_bias, -(W_enc @ of_bias), None
 
 
@@ -90,7 +119,8 @@ class _Decode(torch.autograd.Function):
         """Of values and decoder."""
         values, indices, W_dec = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        return _chosen_products(gradient, W_dec, indices), None, _summed_rows(gradient, values, indices, len(W_dec))[0]
+        of_decoder = _summed_rows(gradient, values, _by_feature(indices, len(W_dec)))
+        return _chosen_products(gradient, W_dec, indices), None, of_decoder
 
 
 def encode(
