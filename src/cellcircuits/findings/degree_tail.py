@@ -121,6 +121,7 @@ def _against(direction: str, tails: list[Tail], family: str, n: int, told: str) 
         ratio - error,
         ratio + error,
         p,
+        claim="higher",
         note=f"{nearer} on {n:,} features of {len(tails)} tails. {told}",
     )
 
