@@ -17,6 +17,8 @@ from cellcircuits.columns import (
     findings,
     genes,
     graph,
+    intervention_circuits,
+    intervention_outputs,
     interventions,
     screens,
     structure,
@@ -27,7 +29,8 @@ from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
 
 _OF_FINDINGS = (findings, graph, biology, genes, screens, answers)
-_MODULES = (train, annotate, trace, edges, *_OF_FINDINGS, comparison, structure, interventions)
+_OF_INTERVENTIONS = (interventions, intervention_outputs, intervention_circuits)
+_MODULES = (train, annotate, trace, edges, *_OF_FINDINGS, comparison, structure, *_OF_INTERVENTIONS)
 
 TABLES: dict[str, tuple[Column, ...]] = {name: table for module in _MODULES for name, table in module.TABLES.items()}
 """Every table by name; the file is <name>.parquet."""
@@ -37,7 +40,7 @@ FINDINGS = tuple(name for module in _OF_FINDINGS for name in module.TABLES)
 """Tables of `findings/`."""
 STRUCTURE = tuple(structure.TABLES)
 """Tables of `structure/`."""
-INTERVENTIONS = (*interventions.TABLES, "answers")
+INTERVENTIONS = (*(name for module in _OF_INTERVENTIONS for name in module.TABLES), "answers")
 """Tables of `interventions/`."""
 
 

@@ -28,7 +28,7 @@ from cellcircuits.stats import benjamini_hochberg
 from cellcircuits.tables import make_table
 
 QUESTION = "novelty"
-ASKED = "Do edges join gene programs without a known relation?"
+ASKED = "Do edges join gene programs without a known relation more often than chance?"
 STATISTIC = "share of edges between different programs without a known relation"
 MATCHED_IS = "sources and edges kept; labels of targets exchanged within layer and firing rate"
 
