@@ -9,9 +9,10 @@ from scipy import optimize
 from scipy.special import zeta
 from scipy.stats import chi2, norm
 
+from cellcircuits.answers import OPPOSITE, SUPPORTED, judge
 from cellcircuits.evidence import make_evidence
 from cellcircuits.figures.degree_tail import draw
-from cellcircuits.findings.degree_tail import BEATEN, UNTOLD, ask, best_family
+from cellcircuits.findings.degree_tail import BEATEN, UNTOLD, _against, ask, best_family
 from cellcircuits.measures.tails import cut_off_p, fit_tail, vuong_p
 from cellcircuits.settings import FindingsSettings
 from tests.made_up_evidence import made_up_evidence
@@ -99,6 +100,13 @@ def test_other_families_are_told_from_a_power_law():
     total, variance = np.sum([t.ratio("exponential") for t in together], axis=0)
     assert total < 0 and vuong_p(total, variance) < 0.01
     assert best_family(together) in (BEATEN, "truncated power law", "exponential")
+
+
+def test_another_family_that_is_nearer_is_the_opposite_of_a_power_law():
+    geometric = [fitted(np.random.default_rng(seed).geometric(0.03, 3000)) for seed in range(15)]
+    heavy = [fitted(power_law(np.random.default_rng(seed), 3000, 2.2, 3)) for seed in range(3)]
+    answers = [_against("in", tails, "exponential", 1, "") for tails in (geometric, heavy)]
+    assert judge(answers, 0.05)["verdict"].tolist() == [OPPOSITE, SUPPORTED]
 
 
 def test_a_heavy_tail_is_heavier_than_exponential():

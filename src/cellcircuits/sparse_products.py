@@ -7,7 +7,7 @@ places. Here they cost 8 d k: rows are gathered and added up. On CPUs, and where
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -16,8 +16,7 @@ from cellcircuits.settings import SPARSE_FEATURES_PER_ACTIVE
 from cellcircuits.top_k import top_k_indices
 
 POSITIONS_AT_ONCE = 512
-Entries = tuple[torch.Tensor, torch.Tensor]
-"""Values and features of the active entries, each (position, k)."""
+"""Positions whose pre-activations are held together: some megabytes, which stay in a processor's cache."""
 
 
 def pays(n_features: int, k: int, device: torch.device) -> bool:
@@ -25,32 +24,21 @@ def pays(n_features: int, k: int, device: torch.device) -> bool:
     return device.type == "cpu" and n_features >= SPARSE_FEATURES_PER_ACTIVE * k
 
 
-class _Order(NamedTuple):
-    """Active entries in the order of their features."""
-
-    order: torch.Tensor
-    """int64 (position x entry,): place of each among the entries of all positions."""
-    rows: torch.Tensor
-    """int64 (position x entry,): its position."""
-    starts: torch.Tensor
-    """int64 (feature,): first entry of each feature."""
-
-
-def _by_feature(indices: torch.Tensor, n_features: int) -> _Order:
-    """Order of the entries of `indices` (position, entry)."""
-    order = indices.flatten().argsort(stable=True)
-    ends = torch.bincount(indices.flatten(), minlength=n_features).cumsum(0)
-    rows = torch.div(order, indices.shape[1], rounding_mode="floor")
-    return _Order(order, rows, torch.cat([ends.new_zeros(1), ends[:-1]]))
-
-
-def _summed_rows(table: torch.Tensor, weights: torch.Tensor, by_feature: _Order) -> torch.Tensor:
+def _summed_rows(
+    table: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, n_features: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """For each feature the weighted sum of the rows of `table` (position, width) at which it is active.
 
-    `weights` are (position, entry). Returns (feature, width).
+    `weights` and `indices` are (position, entry). Returns (feature, width), and the sum of each feature's weights.
     """
-    ordered = weights.flatten()[by_feature.order]
-    return embedding_bag(by_feature.rows, table, by_feature.starts, per_sample_weights=ordered, mode="sum")
+    order = indices.flatten().argsort(stable=True)
+    rows = torch.div(order, indices.shape[1], rounding_mode="floor")
+    ends = torch.bincount(indices.flatten(), minlength=n_features).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    sorted_weights = weights.flatten()[order]
+    sums = embedding_bag(rows, table, starts, per_sample_weights=sorted_weights, mode="sum")
+    total = torch.zeros(n_features, dtype=weights.dtype).index_add_(0, indices.flatten(), weights.flatten())
+    return sums, total
 
 
 def _chosen_products(left: torch.Tensor, rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -70,8 +58,10 @@ def _chosen_products(left: torch.Tensor, rows: torch.Tensor, indices: torch.Tens
     return torch.empty_like(found).scatter_(1, order, found)
 
 
-def _largest(centred: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int) -> Entries:
-    """The k largest entries of centred W_enc + b_enc, for few enough positions at a time to stay in a cache."""
+def _largest(
+    centred: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values, indices), each (position, k), of the k largest entries of centred W_enc + b_enc."""
     n = len(centred)
     values, indices = centred.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
     pre = centred.new_empty(min(n, POSITIONS_AT_ONCE), len(b_enc))
@@ -99,9 +89,7 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor):
         """Of the weights; none of the activations."""
         centred, indices, W_enc = ctx.saved_tensors
-        n_features = W_enc.shape[1]
-        of_encoder = _summed_rows(centred, gradients[0], _by_feature(indices, n_features))
-        of_bias = gradients[0].new_zeros(n_features).index_add_(0, indices.flatten(), gradients[0].flatten())
+        of_encoder, of_bias = _summed_rows(centred, gradients[0].contiguous(), indices, W_enc.shape[1])
         return None, of_encoder.T, of_bias, -(W_enc @ of_bias), None
 
 
@@ -119,8 +107,7 @@ class _Decode(torch.autograd.Function):
         """Of values and decoder."""
         values, indices, W_dec = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        of_decoder = _summed_rows(gradient, values, _by_feature(indices, len(W_dec)))
-        return _chosen_products(gradient, W_dec, indices), None, of_decoder
+        return _chosen_products(gradient, W_dec, indices), None, _summed_rows(gradient, values, indices, len(W_dec))[0]
 
 
 def encode(
