@@ -237,10 +237,15 @@ def test_summary(call, toy_run):
 
 
 def test_plan_from_the_variant(call, tmp_path):
-    content = {"model": {"variant": "V2-316M"}, "cells": {"n_cells": 200}}
+    content = {
+        "model": {"variant": "V2-316M"},
+        "cells": {"n_cells": 200},
+        "train": {"held_out": 0.15, "epochs": 2, "repeats": 3},
+    }
     code, out, _ = call("plan", settings_file(tmp_path, settings_from_dict(content)))
     assert code == 0
     assert "18 layers of width 1152; 200 cells of 4,096 tokens" in out
+    assert "Each autoencoder learns from 4,177,920 tokens (696,320, 6 times)" in out  # of 170 cells
     assert all(re.search(rf"│ {stage} +│ +[\d,]+ │ +[\d,.]+ T │", out) for stage in ("train", "annotate", "trace"))
 
 

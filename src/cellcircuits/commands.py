@@ -59,7 +59,7 @@ def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
 def plan(settings: Settings, teraflops: float = 0.0) -> None:
     """Print the cost of a run; its time at so many 10^12 operations per second, 0: at this machine's rate."""
     from cellcircuits.model_shape import model_shape
-    from cellcircuits.plan import cell_lengths, estimate, interpreter_bytes, matmul_rate
+    from cellcircuits.plan import cell_lengths, estimate, interpreter_bytes, matmul_rate, training_tokens
 
     if not 0 <= teraflops < inf:
         raise SettingsError(f"--teraflops is a rate in 10^12 operations per second, above 0; found {teraflops:g}.")
@@ -72,6 +72,12 @@ def plan(settings: Settings, teraflops: float = 0.0) -> None:
         f"{lengths.mean():,.0f} tokens on average",
         highlight=False,
     )
+    tokens, times = training_tokens(settings, lengths)
+    if tokens:
+        console.print(
+            f"Each autoencoder learns from {tokens * times:,} tokens ({tokens:,}, {times} times)",
+            highlight=False,
+        )
     rate = teraflops * 1e12 or matmul_rate()
     print_plan(estimate(settings, shape, lengths), rate, taken, console, given=teraflops > 0)
 

@@ -2,7 +2,8 @@
 
 Arithmetic counts a multiplication and an addition as two operations. An autoencoder of F features costs 12 d F per
 training position, a Matryoshka one, whose inner dictionaries are decoded too, 15 d F; a TopK one with few of its
-features active 2 d F + 8 d k on a CPU (and where model.device is "auto"), where products with zeros are left out. What
+features active 2 d F + 8 d k on a CPU (and where model.device is "auto"), where products with zeros are left out.
+Processors that multiply bfloat16 need a fraction of the time for the 2 d F (`row_products`), which is not counted. What
 a trace costs is in `trace_cost`.
 """
 
@@ -60,6 +61,18 @@ def estimate(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> list
     ]
 
 
+def training_tokens(settings: Settings, lengths: np.ndarray) -> tuple[int, int]:
+    """Tokens that each autoencoder learns from, and how often; (0, 0) where trained ones are taken over."""
+    if settings.train.saes:
+        return 0, 0
+    return int(_fitted(settings, lengths).sum()), settings.train.epochs * settings.train.repeats
+
+
+def _fitted(settings: Settings, lengths: np.ndarray) -> np.ndarray:
+    """Tokens of each training cell; which cells they are is drawn later, so that the first ones stand for them."""
+    return lengths[: max(round(len(lengths) * (1 - settings.train.held_out)), 1)]
+
+
 def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:
     train, layers = settings.train, sae_layers(settings, shape)
     n_features = train.expansion * shape.d_model
@@ -70,7 +83,7 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
     n_kept = (1 if train.saes else train.n_seeds) + train.random_weights
     if n_trained == 0:
         return StageCost("train", 0, 0.0, shape.weight_bytes + sae_bytes, sae_bytes)
-    fitted = lengths[: max(round(len(lengths) * (1 - train.held_out)), 1)]
+    fitted = _fitted(settings, lengths)
     depth = max(layers) + 1
     forward = depth * block_operations(shape, fitted) * train.epochs
     learning = _step_operations(settings, shape.d_model) * len(layers) * fitted.sum() * train.epochs * train.repeats
