@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the runs are, or are made")
     parser.add_argument("--figures", type=Path, default=Path("."), help="folder for the pictures")
     given = parser.parse_args()
+    given.figures.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
         run = compared_run(given.folder, family)
         print(f"\n{family}\n")

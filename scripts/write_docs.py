@@ -9,11 +9,12 @@ from pathlib import Path
 from cellcircuits.autoencoders import CONFIG_FILE, WEIGHTS_FILE
 from cellcircuits.export import ENDINGS
 from cellcircuits.formats import FORMAT_VERSION
+from cellcircuits.manifest import FOLDERS, INPUTS, MANIFEST, SECTIONS, STAGES
 from cellcircuits.model_shape import model_shape
 from cellcircuits.moments import GENE_STATISTICS, STATISTICS
 from cellcircuits.plan import cell_lengths, estimate
 from cellcircuits.report import readable_bytes
-from cellcircuits.run import FOLDERS, INPUTS, MANIFEST, RUN_FILE, SECTIONS, STAGES
+from cellcircuits.run import RUN_FILE
 from cellcircuits.settings import read_settings
 from cellcircuits.tables import ROWS, TABLES
 

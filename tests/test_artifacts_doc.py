@@ -12,11 +12,12 @@ import anndata as ad
 import pytest
 
 from cellcircuits.export import ENDINGS
+from cellcircuits.manifest import STAGES
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.opened import open_run
 from cellcircuits.pipeline import run_pipeline
 from cellcircuits.progress import Progress
-from cellcircuits.run import STAGES, Run, create_run
+from cellcircuits.run import Run, create_run
 from cellcircuits.settings import StructureSettings, settings_from_dict
 from cellcircuits.structure_tables import write_structure
 from cellcircuits.tables import TABLES

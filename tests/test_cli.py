@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 import cellcircuits as cc
 from cellcircuits.autoencoders import TopKSAE
 from cellcircuits.cli import main
+from cellcircuits.manifest import STAGES
 from cellcircuits.model_shape import PUBLISHED_SHAPES
 from cellcircuits.plan import estimate
 from cellcircuits.report import readable_seconds
-from cellcircuits.run import STAGES, open_folder
+from cellcircuits.run import open_folder
 from cellcircuits.settings import Settings, settings_from_dict, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

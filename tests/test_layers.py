@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,15 @@ def test_the_engine_loads_no_dask():
     command = "import sys, cellcircuits.parts, cellcircuits.stages.trace, cellcircuits.commands, cellcircuits.executors"
     check = "sys.exit('distributed' in sys.modules)"
     subprocess.run([sys.executable, "-c", f"{command}; {check}"], check=True)
+
+
+def test_the_map_of_the_code_is_complete():
+    """CONTRIBUTING.md names every module and folder of the package, and none that is not there."""
+    guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w./*]+)`", row)}
+    found = {path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"}
+    found |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    covered = {name for name in found if any(fnmatch(name, pattern) for pattern in named)}
+    assert sorted(found - covered) == []
+    assert sorted(pattern for pattern in named if not any(fnmatch(name, pattern) for name in found)) == []

@@ -15,7 +15,7 @@ import pytest
 
 import cellcircuits as cc
 from cellcircuits import cli, findings, pipeline, stages
-from cellcircuits.run import FOLDERS, INPUTS, SECTIONS, STAGES
+from cellcircuits.manifest import FOLDERS, INPUTS, SECTIONS, STAGES
 from cellcircuits.settings import Settings
 from cellcircuits.tables import TABLES
 

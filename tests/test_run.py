@@ -14,10 +14,11 @@ import pytest
 import cellcircuits as cc
 from cellcircuits.errors import RunError
 from cellcircuits.formats import FORMAT_VERSION
+from cellcircuits.manifest import INPUTS, STAGES
 from cellcircuits.models.toy import ToyModel
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, STAGES, create_run, open_folder
+from cellcircuits.run import create_run, open_folder
 from cellcircuits.settings import settings_from_dict, write_settings
 from tests.tracing import files
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from cellcircuits.manifest import file_hash
 from cellcircuits.pipeline import run_stage
 from cellcircuits.progress import Progress
-from cellcircuits.run import Run, file_hash, open_folder
+from cellcircuits.run import Run, open_folder
 
 
 class AfterParts(Progress):

@@ -13,9 +13,17 @@ import tyro
 
 from cellcircuits.errors import CellCircuitsError
 from cellcircuits.intervention_settings import InterventionSettings
+from cellcircuits.manifest import STAGES
 from cellcircuits.resources import RESOURCES
-from cellcircuits.run import STAGES, create_run, open_folder, with_section
-from cellcircuits.settings import FindingsSettings, Settings, StructureSettings, read_settings, resolve_paths
+from cellcircuits.run import create_run, open_folder
+from cellcircuits.settings import (
+    FindingsSettings,
+    Settings,
+    StructureSettings,
+    read_settings,
+    resolve_paths,
+    with_section,
+)
 
 ABOUT_ALL = (
     "Find out how a single-cell foundation model computes: sparse autoencoders, causal tracing, calibrated edges, "

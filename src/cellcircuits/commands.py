@@ -14,11 +14,12 @@ from rich.console import Console
 
 from cellcircuits.errors import SettingsError
 from cellcircuits.executors import open_executor
+from cellcircuits.manifest import INPUTS, STAGES
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.pipeline import run_pipeline, run_stage
 from cellcircuits.progress import Progress, RichProgress
 from cellcircuits.report import print_answers, print_plan, print_status, print_structure, print_summary
-from cellcircuits.run import INPUTS, STAGES, Run
+from cellcircuits.run import Run
 from cellcircuits.settings import FindingsSettings, Settings, StructureSettings
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from cellcircuits.evidence import Evidence, scan_evidence
 from cellcircuits.findings import consensus, input_size, matching, selection
 from cellcircuits.findings_page import findings_page
 from cellcircuits.findings_report import REPORT, sections, summarise_answers, write_found, write_summary
+from cellcircuits.manifest import replace_folder
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.questions import COMPARISONS
-from cellcircuits.run import differing_settings, replace_folder
-from cellcircuits.settings import FindingsSettings
+from cellcircuits.settings import FindingsSettings, differing_settings
 from cellcircuits.tables import write_table
 
 

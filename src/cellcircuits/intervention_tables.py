@@ -22,9 +22,9 @@ from cellcircuits.findings_report import REPORT, sections, summarise_answers, wr
 from cellcircuits.intervention_settings import InterventionSettings
 from cellcircuits.interventions.experiments import STUDIES, Study
 from cellcircuits.interventions.inputs import Inputs
+from cellcircuits.manifest import INPUTS, replace_folder
 from cellcircuits.opened import Interventions, OpenRun, open_run
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, replace_folder
 from cellcircuits.tables import read_table, write_table
 
 NAME = "interventions"

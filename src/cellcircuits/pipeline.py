@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import Path
 
 from cellcircuits.errors import SettingsError
+from cellcircuits.manifest import STAGES
 from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
 from cellcircuits.references import read_gmt
-from cellcircuits.run import STAGES, Run
+from cellcircuits.run import Run
 
 MODULES = {stage: f"cellcircuits.stages.{stage}" for stage in STAGES}
 """Module of each stage; its function is called <stage>_stage."""

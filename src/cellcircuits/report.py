@@ -13,8 +13,9 @@ from cellcircuits.answers import UNTESTABLE
 from cellcircuits.baseline_table import over_layers
 from cellcircuits.findings_page import number
 from cellcircuits.findings_report import REPORT
+from cellcircuits.manifest import ASKED_FOR, STAGES
 from cellcircuits.opened import OpenRun
-from cellcircuits.run import ASKED_FOR, STAGES, Run
+from cellcircuits.run import Run
 from cellcircuits.summary import summarise, top_circuits
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,32 +22,22 @@ from safetensors import SafetensorError
 
 from cellcircuits.errors import RunError, listed
 from cellcircuits.formats import FORMAT_VERSION
-from cellcircuits.settings import Settings, read_settings, resolve_paths, write_settings
+from cellcircuits.manifest import (
+    ASKED_FOR,
+    FOLDERS,
+    INPUTS,
+    SECTIONS,
+    STAGES,
+    changed_files,
+    file_hash,
+    optional_inputs,
+    read_manifest,
+    replace_folder,
+    write_manifest,
+)
+from cellcircuits.settings import Settings, differing_settings, read_settings, resolve_paths, write_settings
 
-STAGES = ("cells", "train", "annotate", "trace", "edges", "findings", "atlas")
-"""In the order in which they run."""
-ASKED_FOR = ("structure", "interventions")
-"""What is no stage, but asked of a run with flags of its own."""
-FOLDERS = {"train": "sae"}
-"""Folder of a stage, where it is not the stage's name."""
-# annotate proposes sources to trace, but a trace stays true when features get other names
-INPUTS = {
-    "cells": (),
-    "train": ("cells",),
-    "annotate": ("cells", "train"),
-    "trace": ("cells", "train"),
-    "edges": ("cells", "trace"),
-    "findings": ("cells", "annotate", "trace", "edges"),
-    "atlas": ("annotate", "trace", "edges", "findings"),
-    "structure": ("cells", "train", "annotate"),
-    "interventions": ("cells", "train", "annotate", "trace", "edges"),
-}
-"""Stages whose artifacts a stage reads."""
-SECTIONS: dict[str, tuple[str, ...]] = {"cells": ("model", "cells"), **dict.fromkeys(ASKED_FOR, ())}
-"""Settings that decide a stage's artifact, where they are not the section of its name alone."""
 RUN_FILE = "run.json"
-MANIFEST = "manifest.json"
-MANIFEST_KEYS = {"stage", "format_version", "settings", "inputs", "record", "files", "hash", "created"}
 
 
 @dataclass(frozen=True)
@@ -79,24 +68,7 @@ class Run:
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """The manifest of a stage, or None if the stage is not done."""
-        path = self.path(stage) / MANIFEST
-        if not path.exists():
-            return None
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            newer = manifest["format_version"] > FORMAT_VERSION
-            absent = sorted(MANIFEST_KEYS - set(manifest))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}). Delete {path.parent} and run `{stage}` again.") from error
-        if newer:
-            raise RunError(
-                f"{path} has format version {manifest['format_version']}, newer than this package knows. "
-                "Install a newer cellcircuits."
-            )
-        if absent or manifest["stage"] != stage:
-            fault = f"no {listed(absent)}" if absent else f"it is of stage {manifest['stage']!r}"
-            raise RunError(f"{path} is damaged ({fault}). Delete {path.parent} and run `{stage}` again.")
-        return manifest
+        return read_manifest(self.path(stage), stage)
 
     def stage_hash(self, stage: str) -> str:
         """Hash of a stage's manifest: changes when the artifact is made again from other inputs or settings."""
@@ -118,11 +90,11 @@ class Run:
             parts = self._finished_parts(stage)
             return StageStatus(stage, "missing", 0, f"{parts} parts finished" if parts else "")
         size = sum(file["size"] for file in manifest["files"].values())
-        wrong = [n for n, f in manifest["files"].items() if _size(self.path(stage) / n) != f["size"]]
+        wrong = changed_files(self.path(stage), manifest)
         if wrong:
             return StageStatus(stage, "damaged", size, f"missing or changed: {listed(wrong)}")
         # an input that is itself stale or damaged makes everything above it stale, although its hash is still the same
-        inputs = manifest["inputs"] | _optional_inputs(manifest)
+        inputs = manifest["inputs"] | optional_inputs(manifest)
         changed = [name for name, known in inputs.items() if not self._is_still(name, known)]
         others = manifest["record"].get("also", {})
         changed += [folder for folder, known in others.items() if content_hash(Path(folder)) != known]
@@ -187,31 +159,13 @@ class Run:
         try:
             temporary.mkdir()
             yield temporary
-            self._write_manifest(stage, temporary, record)
+            inputs = {name: self.stage_hash(name) for name in INPUTS[stage]}
+            write_manifest(temporary, stage, self.stage_settings(stage), inputs, record)
             replace_folder(self.path(stage), temporary)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {self.path(stage)}: {error}. Nothing was changed.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-    def _write_manifest(self, stage: str, folder: Path, record: dict[str, Any]) -> None:
-        files = {
-            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_hash(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        content: dict[str, Any] = {
-            "stage": stage,
-            "format_version": FORMAT_VERSION,
-            "package_version": version("cellcircuits"),
-            "settings": self.stage_settings(stage),
-            "inputs": {name: self.stage_hash(name) for name in INPUTS[stage]},
-            "record": record,
-            "files": files,
-        }
-        content["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        content["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -278,17 +232,6 @@ class Run:
         self.settings = settings
 
 
-def _optional_inputs(manifest: dict[str, Any]) -> dict[str, str]:
-    """{stage: its hash} of what was read because it was there; "" of what was not there.
-
-    `structure` compares with edges where a run has them, the atlas shows what was asked beside the stages.
-    """
-    record = manifest["record"]
-    if manifest["stage"] == "structure":
-        return {"edges": record["edges"]} if record.get("edges") else {}
-    return record.get("beside", {})
-
-
 def content_hash(folder: Path) -> str:
     """Hash of the artifacts of a run that an atlas shows; "" if it is no run."""
     try:
@@ -297,33 +240,6 @@ def content_hash(folder: Path) -> str:
     except RunError:
         return ""
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
-
-
-def replace_folder(target: Path, source: Path) -> None:
-    """Rename `source` to `target`, removing what was there; if that fails, what was there is put back."""
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    if target.exists():
-        target.rename(old)
-    try:
-        source.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def create_run(folder: str | Path, settings: Settings) -> Run:
@@ -379,14 +295,3 @@ def open_folder(folder: str | Path) -> Run:
     if newer:
         raise RunError(f"{folder} has format version {record['format_version']}, newer than this package knows.")
     return Run(folder, read_settings(folder / "settings.toml"))
-
-
-def differing_settings(first: Settings, second: Settings) -> list[str]:
-    """Names of the settings in which two differ, as section.name."""
-    a, b = first.to_dict(), second.to_dict()
-    return [f"{s}.{n} ({a[s][n]!r}, now {b[s][n]!r})" for s in a for n in a[s] if a[s][n] != b[s][n]]
-
-
-def with_section(settings: Settings, section: str, values: Any) -> Settings:
-    """`settings` with one section replaced."""
-    return replace(settings, **{section: values})

@@ -243,3 +243,14 @@ def write_settings(settings: Settings, path: str | Path) -> None:
     import tomli_w
 
     Path(path).write_text(tomli_w.dumps(settings.to_dict()), encoding="utf-8")
+
+
+def differing_settings(first: Settings, second: Settings) -> list[str]:
+    """Names of the settings in which two differ, as section.name."""
+    a, b = first.to_dict(), second.to_dict()
+    return [f"{s}.{n} ({a[s][n]!r}, now {b[s][n]!r})" for s in a for n in a[s] if a[s][n] != b[s][n]]
+
+
+def with_section(settings: Settings, section: str, values: Any) -> Settings:
+    """`settings` with one section replaced."""
+    return replace(settings, **{section: values})

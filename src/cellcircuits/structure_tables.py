@@ -14,10 +14,10 @@ import pandas as pd
 from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.cell_data import read_cells
 from cellcircuits.errors import DataError, listed
+from cellcircuits.manifest import file_hash
 from cellcircuits.models.base import Model
 from cellcircuits.opened import OpenRun
 from cellcircuits.progress import Progress
-from cellcircuits.run import file_hash
 from cellcircuits.run_model import run_model
 from cellcircuits.scores import cell_scores
 from cellcircuits.settings import StructureSettings

@@ -18,11 +18,12 @@ from cellcircuits.baseline_table import baseline_row, permuted_labels
 from cellcircuits.baselines import ICA_STEPS, SideBySide, fit_baselines, sample_states
 from cellcircuits.catalogue import FiringSums, background_tokens, count_firings, name_features
 from cellcircuits.formats import AUTOENCODER, RANDOM_WEIGHTS
+from cellcircuits.manifest import file_hash
 from cellcircuits.models.base import Model
 from cellcircuits.networks import read_network
 from cellcircuits.progress import Progress
 from cellcircuits.references import gene_sets_path, network_path, read_gmt
-from cellcircuits.run import Run, file_hash
+from cellcircuits.run import Run
 from cellcircuits.run_model import run_model
 from cellcircuits.sae import load_saes
 from cellcircuits.settings import AnnotateSettings

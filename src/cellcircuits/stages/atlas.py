@@ -12,9 +12,10 @@ from cellcircuits.atlas.build import COMPARISON, build_site
 from cellcircuits.atlas.coordinates import map_features
 from cellcircuits.atlas.inputs import AtlasRun, Comparison, Interventions, run_keys
 from cellcircuits.errors import RunError
+from cellcircuits.manifest import ASKED_FOR, INPUTS, STAGES
 from cellcircuits.opened import OpenRun, open_run
 from cellcircuits.progress import Progress
-from cellcircuits.run import ASKED_FOR, INPUTS, STAGES, Run, content_hash
+from cellcircuits.run import Run, content_hash
 from cellcircuits.settings import AtlasSettings
 from cellcircuits.summary import summarise
 from cellcircuits.tables import read_table

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from cellcircuits.cell_data import read_cells
+from cellcircuits.manifest import file_hash
 from cellcircuits.progress import Progress
-from cellcircuits.run import Run, file_hash
+from cellcircuits.run import Run
 from cellcircuits.run_model import load_checked_model
 from cellcircuits.tokens import save_tokens
 

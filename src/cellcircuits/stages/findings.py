@@ -10,10 +10,11 @@ from cellcircuits.answers import judge
 from cellcircuits.evidence import ENDS
 from cellcircuits.findings_page import findings_page
 from cellcircuits.findings_report import REPORT, sections, summarise_answers, write_found, write_summary
+from cellcircuits.manifest import file_hash
 from cellcircuits.plots import write_plots
 from cellcircuits.progress import Progress
 from cellcircuits.questions import QUESTIONS, Inputs
-from cellcircuits.run import Run, file_hash
+from cellcircuits.run import Run
 from cellcircuits.tables import read_table, write_table
 
 

@@ -25,12 +25,13 @@ from cellcircuits.autoencoders import SparseAutoencoder
 from cellcircuits.edge_calling import count_edges
 from cellcircuits.errors import DataError, RunError
 from cellcircuits.formats import RANDOM_WEIGHTS
+from cellcircuits.manifest import INPUTS
 from cellcircuits.models.base import Model
 from cellcircuits.moments import Moments, moments_file, save_moments
 from cellcircuits.parts import PLAN_FILE, merge, open_plan, read_plan, run_plan, trace_part
 from cellcircuits.planning import control_plan, make_plan, random_weights_plan, restricted, sample_plans
 from cellcircuits.progress import Progress
-from cellcircuits.run import INPUTS, Run
+from cellcircuits.run import Run
 from cellcircuits.run_model import run_model
 from cellcircuits.sae import check_saes, load_saes
 from cellcircuits.settings import EdgesSettings, Settings
