@@ -78,6 +78,7 @@ def test_quality_is_that_of_the_run(toy_run):
     assert lines == {
         "variance explained": quality["variance_explained"].tolist(),
         "l0": quality["l0"].tolist(),
+        "variance explained, principal components": quality["pca_variance_explained"].tolist(),
     }
     with pytest.raises(DataError, match="no 'beauty'"):
         cc.pl.quality(toy_run, values=["beauty"])

@@ -23,6 +23,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """Told apart in all colour vision."""
 GREY, INK, QUIET = "#c9c9c9", "#222222", "#666666"
 LONGEST_LABEL = 38
+QUALITY_BASELINES = (
+    ("", "-", ""),
+    (f"{RANDOM_WEIGHTS}_", "--", ", random weights"),
+    ("pca_", ":", ", principal components"),
+)
+"""(prefix of a column of the table `quality`, line, what it is)."""
 
 
 def feature_umap(
@@ -142,16 +148,17 @@ def cell_labels(
 
 def quality(
     run: OpenRun,
-    values: Sequence[str] = ("variance_explained", "dead_share"),
+    values: Sequence[str] = ("variance_explained", "final_state_recovered", "loss_recovered", "dead_share"),
     ax: Axes | None = None,
 ) -> Axes:
-    """Quality of the autoencoders on held-out cells by layer; dashed: those on the model with random weights.
+    """Quality of the autoencoders on held-out cells by layer.
 
-    `values` are columns of the table `quality`.
+    Dashed: those on the model with random weights; dotted: as many principal components as features are active.
+    `values` are columns of the table `quality`; what was not measured is left out.
     """
     table = run.quality
     ax = _axes(ax, 6.4, 4.0)
-    for prefix, style, what in (("", "-", ""), (f"{RANDOM_WEIGHTS}_", "--", ", random weights")):
+    for prefix, style, what in QUALITY_BASELINES:
         for number, value in enumerate(values):
             if value not in table:
                 raise DataError(f"Autoencoders have no {value!r}; they have {listed(table.columns, 20)}.")
@@ -162,7 +169,7 @@ def quality(
             ax.plot(table["layer"], table[prefix + value], style, marker="o", markersize=5, color=colour, label=label)
     ax.set(xlabel="Layer", ylabel="Held-out cells")
     ax.set_xticks(table["layer"])
-    if set(values) <= {"variance_explained", "dead_share"}:
+    if ax.dataLim.y0 >= 0 and ax.dataLim.y1 <= 1:  # shares, of which 0 and 1 mean something
         ax.set_ylim(-0.03, 1.03)
     ax.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
