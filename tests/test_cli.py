@@ -250,6 +250,23 @@ def test_plan_from_the_variant(call, tmp_path):
     assert all(re.search(rf"│ {stage} +│ +[\d,]+ │ +[\d,.]+ T │", out) for stage in ("train", "annotate", "trace"))
 
 
+@pytest.mark.parametrize(
+    "bfloat16, train, flags, expected",
+    [
+        (True, {}, [], True),
+        (False, {}, [], False),
+        (True, {"k": 1000}, [], False),  # dense products
+        (True, {"architecture": "batchtopk"}, [], False),
+        (True, {}, ["--teraflops", "40"], False),  # another machine
+    ],
+)
+def test_plan_says_where_training_takes_less(call, tmp_path, monkeypatch, bfloat16, train, flags, expected):
+    monkeypatch.setattr("cellcircuits.row_products.multiplies_bfloat16", lambda: bfloat16)
+    content = {"model": {"variant": "V2-316M"}, "cells": {"n_cells": 20}, "train": train}
+    code, out, _ = call("plan", settings_file(tmp_path, settings_from_dict(content)), *flags)
+    assert code == 0 and ("Training takes less than said" in out) == expected
+
+
 def test_plan_for_other_hardware(call, tmp_path):
     settings = settings_from_dict({"model": {"variant": "V2-316M"}, "cells": {"n_cells": 200}})
     costs = estimate(settings, PUBLISHED_SHAPES["V2-316M"], np.full(200, 4096))

@@ -59,28 +59,30 @@ def run(run: Run, until: str, dask: str = "", workers: int = 0) -> None:
 
 def plan(settings: Settings, teraflops: float = 0.0) -> None:
     """Print the cost of a run; its time at so many 10^12 operations per second, 0: at this machine's rate."""
+    from cellcircuits import plan as planned
     from cellcircuits.model_shape import model_shape
-    from cellcircuits.plan import cell_lengths, estimate, interpreter_bytes, matmul_rate, training_tokens
 
     if not 0 <= teraflops < inf:
         raise SettingsError(f"--teraflops is a rate in 10^12 operations per second, above 0; found {teraflops:g}.")
-    taken = interpreter_bytes()  # before cells are read
+    taken = planned.interpreter_bytes()  # before cells are read
     shape = model_shape(settings)
-    lengths = cell_lengths(settings, shape)
+    lengths = planned.cell_lengths(settings, shape)
     console = _console()
     console.print(
         f"{settings.model.family}: {shape.n_layers} layers of width {shape.d_model}; {len(lengths):,} cells of "
         f"{lengths.mean():,.0f} tokens on average",
         highlight=False,
     )
-    tokens, times = training_tokens(settings, lengths)
+    tokens, times = planned.training_tokens(settings, lengths)
     if tokens:
         console.print(
             f"Each autoencoder learns from {tokens * times:,} tokens ({tokens:,}, {times} times)",
             highlight=False,
         )
-    rate = teraflops * 1e12 or matmul_rate()
-    print_plan(estimate(settings, shape, lengths), rate, taken, console, given=teraflops > 0)
+    rate = teraflops * 1e12 or planned.matmul_rate()
+    print_plan(planned.estimate(settings, shape, lengths), rate, taken, console, given=teraflops > 0)
+    if not teraflops and planned.training_estimates_products(settings, shape):
+        console.print("Training takes less than said: this processor multiplies bfloat16.", highlight=False)
 
 
 def status(run: Run) -> None:

@@ -105,10 +105,22 @@ def _train_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> S
 def _step_operations(settings: Settings, width: int) -> float:
     """Operations of a training step per position and autoencoder."""
     train, n_features = settings.train, settings.train.expansion * width
-    few = n_features >= SPARSE_FEATURES_PER_ACTIVE * train.k and not settings.model.device.startswith("cuda")
-    if train.architecture == "topk" and few:
+    if _leaves_out_zeros(settings, width):
         return width * (2.0 * n_features + 8.0 * train.k)
     return (15.0 if train.architecture == "matryoshka" else 12.0) * width * n_features
+
+
+def _leaves_out_zeros(settings: Settings, width: int) -> bool:
+    train = settings.train
+    few = train.expansion * width >= SPARSE_FEATURES_PER_ACTIVE * train.k
+    return train.architecture == "topk" and few and not settings.model.device.startswith("cuda")
+
+
+def training_estimates_products(settings: Settings, shape: ModelShape) -> bool:
+    """Whether training takes less than its operations say on this processor, which multiplies bfloat16."""
+    from cellcircuits.row_products import multiplies_bfloat16
+
+    return not settings.train.saes and _leaves_out_zeros(settings, shape.d_model) and multiplies_bfloat16()
 
 
 def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:

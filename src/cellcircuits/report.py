@@ -111,7 +111,7 @@ def print_plan(costs: list[StageCost], rate: float, interpreter_bytes: int, cons
     console.print(
         f"Time is operations / {origin}. Memory is that of a process at its peak, {readable_bytes(interpreter_bytes)} "
         "of it for Python and its libraries, measured here; on a GPU model and states are in the GPU's. Sources are "
-        "taken to be active in every cell. Training may take less than said where the processor multiplies bfloat16.",
+        "taken to be active in every cell.",
         highlight=False,
     )
 
