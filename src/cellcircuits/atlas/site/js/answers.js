@@ -61,9 +61,10 @@ export function answerSections(rows) {
   });
 }
 
-/** How many answers have each verdict, as a sentence. */
+/** How many answers have each verdict, in the order in which verdicts are explained. */
 export function verdictCounts(rows) {
   const counts = new Map();
   for (const { verdict } of rows) counts.set(verdict, (counts.get(verdict) ?? 0) + 1);
-  return [...counts].map(([verdict, n]) => `${n} ${verdict}`).join("; ");
+  const names = new Set([...Object.keys(VERDICTS), ...counts.keys()]);
+  return [...names].filter((name) => counts.has(name)).map((name) => `${name} (${counts.get(name)})`).join("; ");
 }

@@ -17,10 +17,15 @@ export async function render(view) {
     append(view, element("p", {}, element("a", { class: "action", href }, "Open the full report")));
   }
   if (rows.length) {
-    const intro =
-      "The biological questions asked of the edges. Each number stands beside what chance makes of it; a verdict needs " +
-      "q at or below the run's `findings.max_q` over all tested answers.";
-    append(view, element("p", {}, intro), element("p", {}, `Answers: ${verdictCounts(rows)}.`), ...answerSections(rows));
+    const intro = element(
+      "p",
+      {},
+      "The biological questions asked of the edges. Each number stands beside what chance makes of it; a verdict needs ",
+      "q at or below the run's ",
+      element("code", {}, "findings.max_q"),
+      " over all tested answers.",
+    );
+    append(view, intro, element("p", {}, `Answers: ${verdictCounts(rows)}.`), ...answerSections(rows));
     append(
       view,
       await meaningList("answers", [
