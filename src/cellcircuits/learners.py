@@ -19,6 +19,7 @@ from cellcircuits import sparse_products
 from cellcircuits.autoencoders import SparseAutoencoder, TopKSAE
 from cellcircuits.errors import ModelError, SettingsError
 from cellcircuits.settings import TrainSettings
+from cellcircuits.top_k import top_k_indices
 
 
 class Learner:
@@ -164,7 +165,8 @@ Products = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def _dense(sae: TopKSAE, hidden: torch.Tensor) -> Products:
     pre = sae.pre_activations(hidden)
-    values, indices = pre.topk(sae.k, dim=-1, sorted=False)
+    indices = top_k_indices(pre, sae.k)
+    values = pre.gather(-1, indices)
     code = torch.zeros_like(pre).scatter(-1, indices, values.relu())
     return code @ sae.W_dec, values, indices
 
