@@ -42,7 +42,7 @@ def made_up_batches(shape: argparse.Namespace, rng: np.random.Generator, batch_c
         features[:, :half] = np.take_along_axis(preferred[genes], rng.integers(64, size=(n, half)), axis=1)
         bounds = np.arange(n + 1) * shape.k
         codes = sp.csr_matrix(
-            (rng.random(n * shape.k, dtype=np.float32), features.ravel(), bounds), (n, shape.features)
+            (1 - rng.random(n * shape.k, dtype=np.float32), features.ravel(), bounds), (n, shape.features)
         )
         yield CodeBatch({0: codes}, ActivationBatch({}, genes, np.repeat(cells, length)))
 

@@ -76,7 +76,7 @@ def write_interventions(run: OpenRun, settings: InterventionSettings, progress: 
             _write_record(found[study.name], folder / f"{study.name}.json")
         figures = write_found(studies, found, folder, _caption(inputs))
         page = findings_page(
-            title=f"Interventions: {run.settings.atlas.title}",
+            title=f"Interventions: {run.folder.resolve().name}",
             traced=f"{_caption(inputs)}; {len(inputs.sources):,} features.",
             sections=sections(studies, found, figures),
             answers=answers,

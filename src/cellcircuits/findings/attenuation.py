@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
+from cellcircuits.measures.ordered import ordered_mean
 from cellcircuits.settings import EdgesSettings, FindingsSettings
 from cellcircuits.stats import bootstrap_sums, percentile_interval, symmetric_mean_test
 from cellcircuits.tables import TABLES, make_table
@@ -44,9 +45,9 @@ def attenuation(evidence: Evidence, max_q: float) -> pd.DataFrame:
     pairs = ["source_layer", "target_layer"]
     described = evidence.edges.group_by(pairs, maintain_order=True).agg(
         n_edges=pl.len(),
-        mean_abs_snr=pl.col("snr").cast(pl.Float64).abs().mean(),
+        mean_abs_snr=ordered_mean(pl.col("snr").cast(pl.Float64).abs()),
         median_abs_relative_effect=pl.col("relative_effect").fill_nan(None).abs().median(),
-        share_negative=(pl.col("mean_delta") < 0).mean(),
+        share_negative=ordered_mean(pl.col("mean_delta") < 0),
     )
     table = evidence.table("tested").merge(described.to_pandas(), on=pairs, how="left")
     table = table.sort_values(pairs, ignore_index=True)

@@ -9,6 +9,7 @@ import polars as pl
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
 from cellcircuits.findings.convergence import PUBLISHED_EDGES, strongest_edges
+from cellcircuits.measures.ordered import ordered_mean
 from cellcircuits.measures.overlaps import Strata, overlap_p
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
@@ -118,8 +119,8 @@ def _described(edges: pl.DataFrame, evidence: Evidence) -> pd.DataFrame:
         .group_by(LABELS, maintain_order=True)
         .agg(
             n_edges=pl.len(),
-            mean_snr=pl.col("snr").cast(pl.Float64).mean(),
-            share_negative=(pl.col("mean_delta") < 0).mean(),
+            mean_snr=ordered_mean(pl.col("snr")),
+            share_negative=ordered_mean(pl.col("mean_delta") < 0),
             source=pl.col("source").get(strength.arg_max()),
             target=pl.col("target").get(strength.arg_max()),
         )

@@ -15,6 +15,7 @@ import polars as pl
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence, feature_rows
 from cellcircuits.findings.convergence import PUBLISHED_EDGES, strongest_edges
+from cellcircuits.measures.ordered import ordered_mean, ordered_sum
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import bootstrap_sums, percentile_interval, symmetric_mean_test
 from cellcircuits.tables import TABLES, make_table
@@ -136,7 +137,7 @@ def _rank_sums(edges: pl.DataFrame) -> pl.DataFrame:
 
     ranks = edges.select("source", a=centred(pl.col("snr").abs()), b=centred(pl.col("pmi")))
     return ranks.group_by("source", maintain_order=True).agg(
-        ab=(pl.col("a") * pl.col("b")).sum(), aa=(pl.col("a") ** 2).sum(), bb=(pl.col("b") ** 2).sum()
+        ab=ordered_sum(pl.col("a") * pl.col("b")), aa=ordered_sum(pl.col("a") ** 2), bb=ordered_sum(pl.col("b") ** 2)
     )
 
 
@@ -169,10 +170,14 @@ def published_overlap(evidence: Evidence, dependencies: pl.DataFrame) -> pd.Data
     strong = dependencies.sort("source", "target").filter(rank <= PUBLISHED_EDGES).select(*pairs, "target").unique()
     causal = strongest_edges(evidence.edges).select(*pairs, "target").unique()
     both = causal.join(strong.with_columns(both=True), on=[*pairs, "target"], how="left")
-    table = both.group_by(pairs).agg(
-        published_targets=pl.len(), published_overlap=pl.col("both").fill_null(False).mean()
+    table = both.group_by(pairs, maintain_order=True).agg(
+        published_targets=pl.len(), published_overlap=ordered_mean(pl.col("both").fill_null(False))
     )
-    table = table.join(strong.group_by(pairs).agg(strong=pl.len()), on=pairs, how="inner").sort(pairs).to_pandas()
+    table = (
+        table.join(strong.group_by(pairs, maintain_order=True).agg(strong=pl.len()), on=pairs, how="inner")
+        .sort(pairs)
+        .to_pandas()
+    )
     fires = evidence.features[evidence.features["firing_rate"] > 0]["layer"].value_counts()
     table["published_chance"] = table["strong"] / table["target_layer"].map(fires).fillna(1)
     return table.drop(columns="strong")

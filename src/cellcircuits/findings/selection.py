@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence
+from cellcircuits.measures.ordered import ordered_mean
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import REWEIGHTED_AT_ONCE, interval, rank_classes, van_elteren
 from cellcircuits.tables import empty_table, make_table
@@ -88,8 +89,8 @@ def source_statistics(run: Evidence) -> pd.DataFrame:
     judged = "specific_q" in run.edges.columns and run.edges["specific_q"].is_finite().any()
     known = [name for name, (column, _) in named.items() if column in run.edges.columns]
     known = [name for name in known if name != "share_specific" or judged]
-    found = run.edges.group_by("source").agg(
-        pl.len().cast(pl.Int64).alias("n_edges"), *[named[name][1].mean().alias(name) for name in known]
+    found = run.edges.group_by("source", maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("n_edges"), *[ordered_mean(named[name][1]).alias(name) for name in known]
     )
     table = rows.join(found, on="source", how="left").with_columns(pl.col("n_edges").fill_null(0))
     missing = [pl.lit(nan).alias(name) for name in named if name not in known]

@@ -16,6 +16,7 @@ from scipy import stats as scipy_stats
 from cellcircuits.answers import Answer, Found, untestable
 from cellcircuits.evidence import Evidence, feature_rows
 from cellcircuits.findings.coherence import bootstrap_mean
+from cellcircuits.measures.ordered import ordered_mean
 from cellcircuits.measures.program_pairs import p_at_least, pair_chance, program_edges
 from cellcircuits.settings import FindingsSettings
 from cellcircuits.stats import benjamini_hochberg
@@ -97,12 +98,12 @@ def _of_group(evidence: Evidence, settings: FindingsSettings) -> pd.DataFrame:
     counted = (
         evidence.edges.with_columns(a=label.gather(evidence.edges["source"]), b=label.gather(evidence.edges["target"]))
         .filter((pl.col("a") >= 0) & (pl.col("b") >= 0) & (pl.col("a") != pl.col("b")))
-        .group_by("a", "b")
+        .group_by("a", "b", maintain_order=True)
         .agg(
             n_edges=pl.len(),
             n_edges_of_group=pl.col("is_edge").sum(),
             n_differ=pl.col("differs").sum(),
-            mean_difference=pl.col("difference").mean(),
+            mean_difference=ordered_mean(pl.col("difference")),
         )
         .sort("a", "b")
         .to_pandas()

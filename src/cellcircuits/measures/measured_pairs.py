@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import polars as pl
 
+from cellcircuits.measures.ordered import ordered_sum
 from cellcircuits.tables import empty_table, make_table
 
 
@@ -26,10 +27,9 @@ def measured_gene_pairs(gene_effects: pd.DataFrame, n_kept: int) -> pd.DataFrame
     frame = frame.filter((pl.col("source_gene") != "") & (pl.col("source_gene") != pl.col("gene")))
     weight = 1 / pl.col("rank")
     means = {
-        "mean_z": (pl.col("z_among_genes") * weight).sum() / weight.sum(),
-        "mean_change": (pl.col("mean_change") * weight).sum() / weight.sum(),
+        "mean_z": ordered_sum(pl.col("z_among_genes") * weight) / ordered_sum(weight),
+        "mean_change": ordered_sum(pl.col("mean_change") * weight) / ordered_sum(weight),
     }
-    # in the order of the rows: sums in another order differ by rounding
     groups = frame.group_by("source_gene", pl.col("gene").alias("target_gene"), maintain_order=True)
     pairs = groups.agg(n_sources=pl.len(), **means).collect()
     pairs = pairs.sort("mean_z", "source_gene", "target_gene", descending=[True, False, False]).head(n_kept)

@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 
 from cellcircuits.evidence import Evidence
+from cellcircuits.measures.ordered import ordered_mean
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def _pairs(evidence: Evidence, code: np.ndarray, n_labels: int) -> ProgramPairs:
         (pl.col("source") >= 0) & (pl.col("target") >= 0)
     )
     table = (
-        named.group_by("source", "target").agg(pl.len().alias("n_edges"), pl.col("snr").mean()).sort("source", "target")
+        named.group_by("source", "target", maintain_order=True)
+        .agg(pl.len().alias("n_edges"), ordered_mean(pl.col("snr")))
+        .sort("source", "target")
     )
     layer = evidence.features["layer"].to_numpy()
     sources = evidence.source_rows[evidence.source_rows >= 0]
@@ -107,11 +110,11 @@ def by_pair(runs: list[ProgramPairs]) -> pd.DataFrame:
     table = (
         pl.concat(frames)
         .with_columns(pl.col("mean_snr").fill_nan(None))
-        .group_by("source", "target")
+        .group_by("source", "target", maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n_runs"),
             pl.col("n_edges").sum(),
-            pl.col("mean_snr").mean(),
+            ordered_mean(pl.col("mean_snr")),
             (sign < 0).sum().cast(pl.Int64).alias("n_negative"),
             (sign > 0).sum().cast(pl.Int64).alias("n_positive"),
             ((sign.min() == sign.max()) & (sign.count() == pl.len())).fill_null(False).alias("same_sign"),

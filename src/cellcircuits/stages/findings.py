@@ -35,7 +35,7 @@ def findings_stage(run: Run, progress: Progress) -> None:
             figures = write_found(asked, inputs.found, folder, _caption(run))
             _write_overview(inputs, folder, _caption(run))
             page = findings_page(
-                title=f"Findings: {run.settings.atlas.title}",
+                title=f"Findings: {run.folder.resolve().name}",
                 traced=f"{_caption(run)}; {record['n_edges']:,} edges of {_n_sources(inputs)} ablated features.",
                 sections=sections(asked, inputs.found, figures),
                 answers=answers,
