@@ -118,9 +118,11 @@ def _leaves_out_zeros(settings: Settings, width: int) -> bool:
 
 def training_estimates_products(settings: Settings, shape: ModelShape) -> bool:
     """Whether training takes less than its operations say on this processor, which multiplies bfloat16."""
-    from cellcircuits.row_products import multiplies_bfloat16
+    from cellcircuits.row_products import estimates_first
 
-    return not settings.train.saes and _leaves_out_zeros(settings, shape.d_model) and multiplies_bfloat16()
+    train = settings.train
+    estimated = estimates_first(train.expansion * shape.d_model, train.k)
+    return not train.saes and _leaves_out_zeros(settings, shape.d_model) and estimated
 
 
 def _quality_cost(settings: Settings, shape: ModelShape, lengths: np.ndarray) -> StageCost:

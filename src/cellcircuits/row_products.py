@@ -50,10 +50,19 @@ def largest(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor, k: int)
     Of `left` (position, width), `right` (width, column) and `bias` (column,), all float32 and on a CPU. Of entries
     under 0 only their number is sure where the products are estimated; which they are does not matter after a ReLU.
     """
-    n_candidates = k + max(round(EXTRA_CANDIDATES * k), 8)
-    if n_candidates < len(bias) <= 2**16 and multiplies_bfloat16():
-        return _by_candidates(left, right, bias, k, n_candidates)
+    if estimates_first(len(bias), k):
+        return _by_candidates(left, right, bias, k, _n_candidates(k))
     return _in_full(left, right, bias, k)
+
+
+def estimates_first(n_columns: int, k: int) -> bool:
+    """Whether the k largest of so many products are found by estimates on this processor."""
+    # an estimate keeps the upper half of its bits, the other half says which column it is of
+    return _n_candidates(k) < n_columns <= 2**16 and multiplies_bfloat16()
+
+
+def _n_candidates(k: int) -> int:
+    return k + max(round(EXTRA_CANDIDATES * k), 8)
 
 
 def multiplies_bfloat16() -> bool:

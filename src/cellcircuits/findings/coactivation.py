@@ -170,14 +170,10 @@ def published_overlap(evidence: Evidence, dependencies: pl.DataFrame) -> pd.Data
     strong = dependencies.sort("source", "target").filter(rank <= PUBLISHED_EDGES).select(*pairs, "target").unique()
     causal = strongest_edges(evidence.edges).select(*pairs, "target").unique()
     both = causal.join(strong.with_columns(both=True), on=[*pairs, "target"], how="left")
-    table = both.group_by(pairs, maintain_order=True).agg(
+    table = both.group_by(pairs).agg(
         published_targets=pl.len(), published_overlap=ordered_mean(pl.col("both").fill_null(False))
     )
-    table = (
-        table.join(strong.group_by(pairs, maintain_order=True).agg(strong=pl.len()), on=pairs, how="inner")
-        .sort(pairs)
-        .to_pandas()
-    )
+    table = table.join(strong.group_by(pairs).agg(strong=pl.len()), on=pairs, how="inner").sort(pairs).to_pandas()
     fires = evidence.features[evidence.features["firing_rate"] > 0]["layer"].value_counts()
     table["published_chance"] = table["strong"] / table["target_layer"].map(fires).fillna(1)
     return table.drop(columns="strong")

@@ -130,7 +130,7 @@ def by_layers(edges: pl.DataFrame) -> pd.DataFrame:
 def by_bins(edges: pl.DataFrame) -> pd.DataFrame:
     """Table `coexpression_bins`."""
     place = (edges["mean"].rank("ordinal") - 1) * BINS // edges.height
-    groups = edges.with_columns(bin=place).group_by("bin", maintain_order=True)
+    groups = edges.with_columns(bin=place).group_by("bin")
     snr, mean = pl.col("abs_snr"), pl.col("mean")
     table = groups.agg(
         correlation_low=mean.min(),

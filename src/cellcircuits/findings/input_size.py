@@ -145,11 +145,7 @@ def published_ratio(pair: dict[str, Evidence], measure: str) -> float:
             return nan
         value = pl.col(COLUMN[measure]).cast(pl.Float64).abs()
         edges = run.edges.select("source", "target_layer", value=value).filter(pl.col("value").is_finite())
-        listed = (
-            edges.group_by("source", "target_layer", maintain_order=True)
-            .agg(pl.col("value").top_k(LISTED))
-            .explode("value")
-        )
+        listed = edges.group_by("source", "target_layer").agg(pl.col("value").top_k(LISTED)).explode("value")
         means.append(listed["value"].sort().to_numpy().mean() if listed.height else nan)
     return float(means[0] / means[1])
 

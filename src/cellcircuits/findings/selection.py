@@ -89,7 +89,7 @@ def source_statistics(run: Evidence) -> pd.DataFrame:
     judged = "specific_q" in run.edges.columns and run.edges["specific_q"].is_finite().any()
     known = [name for name, (column, _) in named.items() if column in run.edges.columns]
     known = [name for name in known if name != "share_specific" or judged]
-    found = run.edges.group_by("source", maintain_order=True).agg(
+    found = run.edges.group_by("source").agg(
         pl.len().cast(pl.Int64).alias("n_edges"), *[ordered_mean(named[name][1]).alias(name) for name in known]
     )
     table = rows.join(found, on="source", how="left").with_columns(pl.col("n_edges").fill_null(0))

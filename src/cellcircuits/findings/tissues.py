@@ -98,7 +98,7 @@ def _of_group(evidence: Evidence, settings: FindingsSettings) -> pd.DataFrame:
     counted = (
         evidence.edges.with_columns(a=label.gather(evidence.edges["source"]), b=label.gather(evidence.edges["target"]))
         .filter((pl.col("a") >= 0) & (pl.col("b") >= 0) & (pl.col("a") != pl.col("b")))
-        .group_by("a", "b", maintain_order=True)
+        .group_by("a", "b")
         .agg(
             n_edges=pl.len(),
             n_edges_of_group=pl.col("is_edge").sum(),

@@ -1,8 +1,8 @@
 """Sums and means within groups of a polars frame that have the same bits every time.
 
 Threads of polars add the parts of a group in whatever order they finish in, also where the order of groups is kept, and
-sums of floats then differ in their last bits. As a list, a group is added up by one thread in the order of its rows.
-Whole numbers need none of this: their sums are exact.
+sums of floats then differ in their last bits. The rows of a group do keep their order: as a list, they are added up by
+one thread. Whole numbers need none of this: their sums are exact.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _pairs(evidence: Evidence, code: np.ndarray, n_labels: int) -> ProgramPairs:
         (pl.col("source") >= 0) & (pl.col("target") >= 0)
     )
     table = (
-        named.group_by("source", "target", maintain_order=True)
+        named.group_by("source", "target")
         .agg(pl.len().alias("n_edges"), ordered_mean(pl.col("snr")))
         .sort("source", "target")
     )
@@ -110,7 +110,7 @@ def by_pair(runs: list[ProgramPairs]) -> pd.DataFrame:
     table = (
         pl.concat(frames)
         .with_columns(pl.col("mean_snr").fill_nan(None))
-        .group_by("source", "target", maintain_order=True)
+        .group_by("source", "target")
         .agg(
             pl.len().cast(pl.Int64).alias("n_runs"),
             pl.col("n_edges").sum(),

@@ -175,9 +175,7 @@ def _spearman(pairs: Pairs, size: np.ndarray, n_sources: int) -> np.ndarray:
     centred = pl.col("score", "size").rank("average").over("source") * 2 - (pl.len().over("source") + 1)
     ranks = pl.LazyFrame(columns).with_columns(centred.cast(pl.Int64))
     x, y = pl.col("score"), pl.col("size")
-    sums = ranks.group_by("source", maintain_order=True).agg(
-        xy=(x * y).sum(), xx=(x**2).sum(), yy=(y**2).sum(), n=pl.len()
-    )
+    sums = ranks.group_by("source").agg(xy=(x * y).sum(), xx=(x**2).sum(), yy=(y**2).sum(), n=pl.len())
     found = sums.filter((pl.col("n") >= MIN_PAIRS) & (pl.col("xx") > 0) & (pl.col("yy") > 0)).collect()
     rho = np.full(n_sources, np.nan)
     xy, xx, yy = (found[name].to_numpy().astype(np.float64) for name in ("xy", "xx", "yy"))
